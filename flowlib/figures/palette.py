@@ -1,0 +1,50 @@
+"""The one table of colours: every role keeps its colour through the whole book.
+
+Each colour has a contrast of at least 4.5 : 1 on its page and is told apart by the colour-blind (the palette
+starts from Okabe and Ito's). matplotlib figures, explorables and the book's style sheet all read this table.
+"""
+
+from __future__ import annotations
+
+LIGHT = {
+    "source": "#0072B2",  # x_0, the source distribution
+    "data": "#B85500",  # x_1, the data distribution
+    "path": "#8A5FA8",  # paths, trajectories, couplings
+    "model": "#00805C",  # the learned field
+    "truth": "#333333",  # exact, closed-form quantities
+    "error": "#B3261E",  # errors and failures
+    "muted": "#6B7280",  # grids and everything that steps back
+    "ink": "#1F2328",  # text and axes
+    "page": "#FFFFFF",  # the background a figure is drawn on
+}
+DARK = {
+    "source": "#56B4E9",
+    "data": "#F0A13A",
+    "path": "#C9A0E0",
+    "model": "#3CCB9C",
+    "truth": "#E6E6E6",
+    "error": "#FF8A80",
+    "muted": "#9CA3AF",
+    "ink": "#E6E6E6",
+    "page": "#121212",
+}
+
+
+def css(scope: str) -> str:
+    """CSS that defines `--flow-ROLE` for `scope`, light by default and dark where the page says it is dark.
+
+    The page may be the book (`data-theme`), JupyterLab (`data-jp-theme-light`), Colab (`theme`) or VS Code
+    (`vscode-dark`); a page that says nothing is light, so that a figure always sits on the paper it was drawn for.
+    """
+
+    def rule(colours: dict[str, str]) -> str:
+        return "".join(f"--flow-{role}:{colour};" for role, colour in colours.items())
+
+    dark_pages = (
+        "html[data-theme=dark]",
+        "html[theme=dark]",
+        "body[data-jp-theme-light=false]",
+        "body.vscode-dark",
+    )
+    dark = ",".join(f"{page} {scope}" for page in dark_pages)
+    return f"{scope}{{{rule(LIGHT)}}}{dark}{{{rule(DARK)}}}"
