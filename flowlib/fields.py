@@ -1,0 +1,167 @@
+"""Velocity fields: what a field is, a few whose flow is known, and the continuity equation (chapter 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vmap
+
+
+class Field(Protocol):
+    """Any callable v(x, t, **cond) with x (B, *D) and t a scalar or (B,); its values are shaped and typed like x."""
+
+    def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor: ...
+
+
+def expand_time(t: Tensor | float, x: Tensor) -> Tensor:
+    """Times of shape () or (B,), made to broadcast against x (B, *D), in dtype promote_types(float32, x.dtype).
+
+    Raises:
+        ValueError: t is neither a scalar nor one time for each point.
+
+    >>> expand_time(torch.tensor([0.0, 0.5]), torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 1, 1, 1])
+    """
+    t = torch.as_tensor(t, dtype=torch.promote_types(torch.float32, x.dtype), device=x.device)
+    if t.ndim == 0:
+        return t
+    if t.ndim != 1 or len(t) != len(x):
+        raise ValueError(f"t must be a scalar or one time for each of the {len(x)} points, got shape {tuple(t.shape)}")
+    return t.reshape(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The field v(x) = A x, whose flow is the matrix exponential: phi_{t0 -> t1}(x) = expm((t1 - t0) A) x.
+
+    Args:
+        matrix: the rows of A (d, d), in units of 1 / time.
+
+    Raises:
+        ValueError: the matrix is not square.
+
+    >>> rotation(omega=math.pi)(torch.tensor([[1.0, 0.0]]), 0.0)
+    tensor([[0.0000, 3.1416]])
+    """
+
+    matrix: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.matrix) for row in self.matrix):
+            raise ValueError(f"matrix must be square, got rows of lengths {[len(row) for row in self.matrix]}")
+
+    def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor:
+        return x @ self._matrix(x).T
+
+    def flow(self, x: Tensor, t0: float, t1: float) -> Tensor:
+        """Where points x (B, d) that stand at time t0 are at time t1, exactly."""
+        return x @ torch.linalg.matrix_exp((t1 - t0) * self._matrix(x)).T
+
+    def _matrix(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != len(self.matrix):
+            raise ValueError(f"this field lives in {len(self.matrix)} dimensions, got points of shape {tuple(x.shape)}")
+        return torch.tensor(self.matrix, dtype=x.dtype, device=x.device)
+
+
+def rotation(omega: float = 2 * math.pi) -> Linear:
+    """Rigid rotation of the plane at `omega` radians per unit of time, counterclockwise."""
+    return Linear(((0.0, -omega), (omega, 0.0)))
+
+
+def shear(rate: float = 1.0) -> Linear:
+    """Shear: the velocity points along x_1 and grows with x_2."""
+    return Linear(((0.0, rate), (0.0, 0.0)))
+
+
+def saddle(rate: float = 1.0) -> Linear:
+    """Stretch along x_1, squeeze along x_2, at the same rate: areas stay."""
+    return Linear(((rate, 0.0), (0.0, -rate)))
+
+
+def spiral(rate: float = -0.7, omega: float = 2 * math.pi) -> Linear:
+    """Rotation at `omega` radians per unit of time while distances from the origin change as exp(rate t)."""
+    return Linear(((rate, -omega), (omega, rate)))
+
+
+@dataclass(frozen=True)
+class TravelingVortex:
+    """A whirl whose center travels in a straight line: a field that depends on time, with no closed-form flow.
+
+        v(x, t) = strength exp(-|x - c|^2 / (2 radius^2)) J (x - c),      c = (1 - t) start + t end,
+
+    with J the rotation by 90 degrees. Its divergence is zero everywhere.
+
+    Args:
+        strength: radians per unit of time at the center.
+        radius: the length at which the whirl fades.
+        start: its center at t = 0.
+        end: its center at t = 1.
+    """
+
+    strength: float = 8.0
+    radius: float = 0.7
+    start: tuple[float, float] = (-1.2, 0.0)
+    end: tuple[float, float] = (1.2, 0.0)
+
+    def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != 2:
+            raise ValueError(f"this field lives in the plane: expected points of shape (B, 2), got {tuple(x.shape)}")
+        start, end = (torch.tensor(c, dtype=x.dtype, device=x.device) for c in (self.start, self.end))
+        offset = x - torch.lerp(start, end, expand_time(t, x).to(x.dtype))
+        speed = self.strength * torch.exp(-offset.square().sum(1) / (2 * self.radius**2))
+        return speed[:, None] * torch.stack([-offset[:, 1], offset[:, 0]], dim=1)
+
+
+def divergence(v: Field, x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
+    """The divergence of the field, exactly: div v = sum_i dv_i / dx_i, one forward-mode derivative per dimension.
+
+    Args:
+        v: a field whose value at a point depends on that point alone (no batch statistics).
+        x: points (B, *D).
+        t: a scalar or (B,).
+
+    Returns:
+        (B,), in units of 1 / time.
+
+    >>> divergence(spiral(rate=-0.5), torch.zeros(1, 2), 0.0)
+    tensor([-1.])
+    """
+    shape, d = x.shape[1:], x[0].numel()
+
+    def diagonal(e: Tensor) -> Tensor:  # e_i . (J e_i), for every point at once
+        _, column = jvp(lambda y: v(y, t, **cond), (x,), (e.expand_as(x),))
+        return (column * e).flatten(1).sum(1)
+
+    return vmap(diagonal)(torch.eye(d, dtype=x.dtype, device=x.device).reshape(d, *shape)).sum(0)
+
+
+def continuity_residual(
+    log_prob: Callable[[Tensor, Tensor], Tensor], v: Field, x: Tensor, t: Tensor | float, **cond: object
+) -> Tensor:
+    r"""By how much a density and a field miss the continuity equation, relative to the density.
+
+        r = (d/dt p + div(p v)) / p = d/dt log p + v . grad log p + div v
+
+    The first two terms are one directional derivative of log p, along (v, 1): the rate at which log p changes for an
+    observer who moves with the flow. The residual is zero wherever v generates p_t.
+
+    Args:
+        log_prob: log p_t(x) in nats, called as log_prob(x, t) with x (B, *D) and t (B,), and differentiable in both.
+        v: the field, called as v(x, t, **cond).
+        x: points (B, *D).
+        t: a scalar or (B,).
+
+    Returns:
+        (B,), in units of 1 / time.
+
+    Source: Villani, Topics in Optimal Transportation, theorem 5.34; Lipman et al. (2023), equation 26.
+    """
+    times = expand_time(t, x).reshape(-1).expand(len(x)).contiguous()
+    velocity = v(x, times, **cond)
+    _, carried = jvp(log_prob, (x, times), (velocity, torch.ones_like(times)))
+    return carried + divergence(v, x, times, **cond)
