@@ -1,0 +1,92 @@
+"""Affine probability paths: how a point travels from noise to data (chapters 4 and 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowlib.fields import expand_time
+
+
+@dataclass(frozen=True)
+class AffinePath:
+    """The affine path from x_0 at t = 0 to x_1 at t = 1 (Lipman et al. 2023, sec. 4; Albergo et al. 2023):
+
+        x_t = alpha(t) x_1 + sigma(t) x_0,      u_t = dx_t/dt = alpha'(t) x_1 + sigma'(t) x_0.
+
+    Args:
+        name: what tables and legends call it.
+        alpha, sigma: the coefficients, each a function from a tensor of times to a tensor of the same shape.
+        alpha_dot, sigma_dot: their derivatives in t.
+
+    >>> x_t, u_t = linear.sample(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([0.25, 0.75]))
+    >>> x_t[:, 0], u_t[:, 0]
+    (tensor([0.2500, 0.7500]), tensor([1., 1.]))
+    """
+
+    name: str
+    alpha: Callable[[Tensor], Tensor]
+    sigma: Callable[[Tensor], Tensor]
+    alpha_dot: Callable[[Tensor], Tensor]
+    sigma_dot: Callable[[Tensor], Tensor]
+
+    def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The pair (x_t, u_t) at time t, computed in dtype promote_types(float32, x.dtype), returned in x's.
+
+        Args:
+            x_0, x_1: the ends, both (B, *D), of one dtype and on one device.
+            t: a scalar or (B,).
+
+        Raises:
+            ValueError: the ends differ in shape, or t is neither a scalar nor one time for each pair.
+            TypeError: the ends differ in dtype or are not floating-point, or t is in half precision.
+        """
+        if x_0.shape != x_1.shape:
+            raise ValueError(
+                f"x_0 and x_1 must have one shape, got {tuple(x_0.shape)} and {tuple(x_1.shape)}"
+            )
+        if x_0.dtype != x_1.dtype or not x_1.is_floating_point():
+            raise TypeError(
+                f"x_0 and x_1 must have one floating-point dtype, got {x_0.dtype} and {x_1.dtype}"
+            )
+        alpha, sigma, alpha_dot, sigma_dot = self.coefficients(t, x_1)
+        a, b = x_0.to(alpha.dtype), x_1.to(alpha.dtype)  # half-precision ends are combined in float32
+        return (alpha * b + sigma * a).to(x_1.dtype), (alpha_dot * b + sigma_dot * a).to(x_1.dtype)
+
+    def coefficients(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """alpha, sigma, alpha' and sigma' at times t, a scalar or (B,), made to broadcast against x (B, *D)."""
+        if isinstance(t, Tensor) and t.dtype in (torch.float16, torch.bfloat16):
+            # one uniform time in 500 rounds to exactly 1 in bfloat16: too late to repair here
+            raise TypeError(f"times must be float32 or float64, got {t.dtype}")
+        t = expand_time(t, x)
+        return self.alpha(t), self.sigma(t), self.alpha_dot(t), self.sigma_dot(t)
+
+
+def conical(sigma_min: float = 1e-4) -> AffinePath:
+    """The conical path of Lipman et al. (2023, eq. 20-23): alpha = t, sigma = 1 - (1 - sigma_min) t.
+
+    Raises:
+        ValueError: sigma_min is not in [0, 1].
+    """
+    if not 0 <= sigma_min <= 1:
+        raise ValueError(f"sigma_min must be in [0, 1], got {sigma_min}")
+    shrink = 1 - sigma_min
+    return AffinePath(
+        "conical", lambda t: t, lambda t: 1 - shrink * t, torch.ones_like, lambda t: -shrink + 0 * t
+    )
+
+
+linear = AffinePath("linear", lambda t: t, lambda t: 1 - t, torch.ones_like, lambda t: -torch.ones_like(t))
+
+_turn = math.pi / 2
+cosine = AffinePath(  # alpha^2 + sigma^2 = 1: for x_0 and x_1 of unit variance, so is that of x_t
+    "cosine",
+    lambda t: torch.sin(_turn * t),
+    lambda t: torch.cos(_turn * t),
+    lambda t: _turn * torch.cos(_turn * t),
+    lambda t: -_turn * torch.sin(_turn * t),
+)
