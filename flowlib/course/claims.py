@@ -56,7 +56,10 @@ def claim(statement: str, measured: Any, relation: str, bound: Any) -> None:
     if relation == "in":
         if not isinstance(bound, tuple | list) or len(bound) != 2:
             raise TypeError(f"the bound of 'in' must be an interval (low, high), not {bound!r}")
-        limit = (scalar(bound[0], "the lower bound"), scalar(bound[1], "the upper bound"))
+        limit = (
+            scalar(bound[0], "the lower bound"),
+            scalar(bound[1], "the upper bound"),
+        )
         if not limit[0] <= limit[1]:
             raise ValueError(f"the interval [{limit[0]:g}, {limit[1]:g}] is empty")
         shown_bound = f"[{limit[0]:.6g}, {limit[1]:.6g}]"
@@ -71,7 +74,7 @@ def claim(statement: str, measured: Any, relation: str, bound: Any) -> None:
     print(f"✓ {line}")
 
 
-def _digits(value: int | float | bool, relation: str, limit: Any, holds: bool) -> str:
+def _digits(value: float | bool, relation: str, limit: Any, holds: bool) -> str:
     """Four digits, or as many more as it takes for the printed number to stand on the same side of the bound."""
     if isinstance(value, bool | int):
         return str(value)

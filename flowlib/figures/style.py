@@ -1,38 +1,49 @@
-"""matplotlib as the course uses it: one look, right on light and dark pages, described for those who cannot see it.
+"""matplotlib as the course uses it: one look, and the few things that chapters draw again and again.
 
-`use()` sets the look, `panels` makes figures whose panels stack on a phone, the small drawing functions make what
-chapters draw again and again, and `show` turns the result into inline SVG whose colors are CSS variables, so that
-one output follows the page from light to dark. matplotlib draws; nothing here hides it.
+`use()` sets the look, `panels` makes small figures that stack on a phone, and `show` (from `flowlib.figures.svg`)
+turns a figure into a picture that follows the page from light to dark. matplotlib draws; nothing here hides it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import html
-import io
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from torch import Tensor
 
-from flowlib.figures.palette import LIGHT, css
+from flowlib.figures.palette import LIGHT
+from flowlib.figures.svg import show
+
+__all__ = [
+    "colors",
+    "density",
+    "lines",
+    "loglog_order",
+    "panels",
+    "plane",
+    "quiver",
+    "scatter",
+    "show",
+    "trajectories",
+    "use",
+    "warped_grid",
+]
 
 colors = LIGHT  # the role colors: `colors["source"]`, as in every other figure of the book
 PAGE_WIDTH = 7.0  # inches; the width of the book's text
 
 RC: dict[str, Any] = {
-    "figure.figsize": (5.2, 3.2),  # narrower than the page, so that its text is still legible on a phone
+    "figure.figsize": (
+        4.8,
+        3.0,
+    ),  # inches; narrower than the page, so that its text is still legible on a phone
     "figure.constrained_layout.use": True,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -62,18 +73,15 @@ RC: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "patch.edgecolor": LIGHT["ink"],
     "hatch.color": LIGHT["ink"],
-    "axes.prop_cycle": plt.cycler(color=[LIGHT[r] for r in ("source", "data", "model", "path", "error", "truth")]),
-    "svg.fonttype": "path",
-    "svg.hashsalt": "flowlib",  # the same figure is the same bytes
+    "axes.prop_cycle": plt.cycler(
+        color=[LIGHT[role] for role in ("source", "data", "model", "path", "error")]
+    ),
 }
 
 
 def use() -> None:
-    """Give every figure drawn from now on the look of the course (`plt.rc_context(RC)` for one block only)."""
+    """Give every figure drawn from now on the look of the course (for one block: `plt.rc_context(RC)`)."""
     plt.rcParams.update(RC)
-
-
-# --- Axes ------------------------------------------------------------------------------------------------------
 
 
 def panels(count: int, *, across: int = 3, height: float | None = None) -> tuple[list[Figure], list[Axes]]:
@@ -92,8 +100,9 @@ def plane(ax: Axes, window: float = 3.0) -> Axes:
     """Make ax the plane [-window, window]^2: equal aspect, labeled x_1 and x_2, three ticks a side."""
     ticks = [-_round_down(window), 0, _round_down(window)]
     ax.set(xlim=(-window, window), ylim=(-window, window), xticks=ticks, yticks=ticks)
-    ax.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
-    ax.yaxis.labelpad = -2
+    ax.set_aspect("equal")
+    ax.set_xlabel("$x_1$", fontsize=12, loc="right", labelpad=-9)  # at the axes' ends, among the tick labels
+    ax.set_ylabel("$x_2$", fontsize=12, loc="top", labelpad=-10, rotation=0, va="top")
     return ax
 
 
@@ -103,7 +112,6 @@ def _round_down(window: float) -> float:
     return max(d * power for d in (0.5, 1, 2, 4, 5, 8) if d * power <= 0.85 * window)
 
 
-# --- What chapters draw ----------------------------------------------------------------------------------------
 # Each function draws one compound path, however many points it has: 2,000 points are one SVG element.
 
 
@@ -122,17 +130,37 @@ def scatter(
     Overlapping points do not darken one another: alpha is that of the whole cloud.
     """
     if marker not in ("o", "s"):
-        raise ValueError(f"marker {marker!r} is not 'o' or 's'; use ax.plot for a few points with other markers")
+        raise ValueError(
+            f"marker {marker!r} is not 'o' or 's'; use ax.plot for a few points with other markers"
+        )
     xy = _numpy(points, "points")
+    xy = xy[
+        np.lexsort((xy[:, 1], (20 * xy[:, 0] / np.ptp(xy[:, 0]).clip(1e-9)).round()))
+    ]  # neighbors compress
     dots = np.repeat(xy, 2, axis=0)  # a segment of length zero with round (square) caps is a dot (a square)
     codes = np.tile([Path.MOVETO, Path.LINETO], len(xy))
-    style = {"linewidth": size, "capstyle": "round" if marker == "o" else "projecting", "alpha": alpha}
-    _stroke(ax, dots, codes, role, **style)
+    caps = "round" if marker == "o" else "projecting"
+    _stroke(ax, dots, codes, role, linewidth=size, capstyle=caps, alpha=alpha)
     if label is not None:
-        ax.plot([], [], marker, color=_color(role), markersize=max(size, 4), markeredgewidth=0, label=label)
+        ax.plot(
+            [],
+            [],
+            marker,
+            color=_color(role),
+            markersize=max(size, 4),
+            markeredgewidth=0,
+            label=label,
+        )
 
 
-def trajectories(ax: Axes, states: Tensor, role: str = "path", *, label: str | None = None, **style: Any) -> None:
+def trajectories(
+    ax: Axes,
+    states: Tensor,
+    role: str = "path",
+    *,
+    label: str | None = None,
+    **style: Any,
+) -> None:
     """Draw B trajectories in the plane, states (N+1, B, 2), as lines in a role's color."""
     xy = np.asarray(torch.as_tensor(states).detach().cpu(), dtype=float)
     if xy.ndim != 3 or xy.shape[-1] != 2:
@@ -171,13 +199,24 @@ def quiver(
     v = _numpy(field(x, torch.tensor(float(t))), "the field's values")
     speed = np.linalg.norm(v, axis=-1, keepdims=True)
     arrow = v / (longest or speed.max() or 1.0) * spacing
-    start, end = x.numpy() - arrow / 2, x.numpy() + arrow / 2  # centered: the arrow belongs to its middle
+    start, end = (
+        x.numpy() - arrow / 2,
+        x.numpy() + arrow / 2,
+    )  # centered: the arrow belongs to its middle
     length = np.linalg.norm(arrow, axis=-1, keepdims=True)
     along = arrow / np.maximum(length, 1e-12) * np.minimum(0.35 * length, 0.28 * spacing)  # size of the head
     left, right = _turn(along, 155.0), _turn(along, -155.0)
     drawn = np.stack([start, end, end + left, end, end + right], 1)[length[:, 0] > 0.03 * spacing]
     codes = np.tile([Path.MOVETO, Path.LINETO, Path.MOVETO, Path.LINETO, Path.LINETO], len(drawn))
-    _stroke(ax, drawn.reshape(-1, 2), codes, role, linewidth=0.9, capstyle="round", joinstyle="round")
+    _stroke(
+        ax,
+        drawn.reshape(-1, 2),
+        codes,
+        role,
+        linewidth=0.9,
+        capstyle="round",
+        joinstyle="round",
+    )
 
 
 def warped_grid(
@@ -190,7 +229,10 @@ def warped_grid(
     samples: int = 97,
 ) -> None:
     """Draw the image of a square grid over [-window, window]^2 under map: (N, 2) -> (N, 2)."""
-    fixed, along = torch.linspace(-window, window, count), torch.linspace(-window, window, samples)
+    fixed, along = (
+        torch.linspace(-window, window, count),
+        torch.linspace(-window, window, samples),
+    )
     upright = torch.stack(torch.meshgrid(fixed, along, indexing="ij"), -1)  # (count, samples, 2)
     grid = torch.cat([upright, upright.flip(-1)]).reshape(-1, 2)
     image = _numpy(map(grid), "the map's values")
@@ -205,19 +247,26 @@ def density(
     window: float = 3.0,
     *,
     role: str = "muted",
-    levels: int = 8,
+    levels: int = 10,
     resolution: int = 121,
 ) -> None:
     """Shade a density of the plane: `levels` nested regions {p > c}, each laid over the last.
 
-    Overlaid regions of one transparent color darken towards the peaks, and their low end is the page, light or
-    dark. log_prob maps (N, 2) to (N,).
+    Overlaid regions of one transparent color deepen towards the peaks, and their low end is the page, light
+    or dark. log_prob maps (N, 2) to (N,).
     """
     side = torch.linspace(-window, window, resolution)
     x = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).reshape(-1, 2)
     p = np.exp(np.asarray(log_prob(x).detach().cpu(), dtype=float)).reshape(resolution, resolution)
     for level in p.max() * (np.arange(levels) + 0.5) / levels:
-        ax.contourf(side, side, p, levels=[level, np.inf], colors=[_color(role)], alpha=1 - 0.3 ** (1 / levels))
+        ax.contourf(
+            side,
+            side,
+            p,
+            levels=[level, np.inf],
+            colors=[_color(role)],
+            alpha=1 - 0.3 ** (1 / levels),
+        )
 
 
 def loglog_order(
@@ -230,7 +279,7 @@ def loglog_order(
     label: str | None = None,
     marker: str = "o",
 ) -> None:
-    """Plot error against step size on log-log axes; with `order`, a triangle of that slope under the curve."""
+    """Plot error against step size on log-log axes and, given `order`, a triangle of that slope below it."""
     sizes, errors = np.asarray(h, dtype=float), np.asarray(error, dtype=float)
     ax.loglog(sizes, errors, marker=marker, color=_color(role), label=label)
     if order is not None:
@@ -264,128 +313,3 @@ def _numpy(points: Tensor, what: str) -> np.ndarray:
     if xy.ndim != 2 or xy.shape[-1] != 2:
         raise ValueError(f"{what} must have shape (B, 2), not {tuple(xy.shape)}")
     return xy
-
-
-# --- Output ----------------------------------------------------------------------------------------------------
-
-# `--flow-page` is the book's page in both modes; in Colab or JupyterLab it makes the figure a card of its own.
-STYLE = (
-    css(".flow-figure")
-    + ".flow-figure{margin:0;color:var(--flow-ink);background:var(--flow-page)}"
-    + ".flow-panels{display:flex;flex-wrap:wrap;gap:.5rem;justify-content:center;max-width:46rem;margin:0 auto}"
-    + ".flow-figure svg{display:block;height:auto;min-width:0}"
-    + ".flow-figure figcaption{max-width:46rem;margin:.4rem auto 0}"
-)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A drawn figure: what `show` returns and a notebook displays."""
-
-    svgs: tuple[str, ...]
-    alt: str
-    caption: str | None = None
-
-    def _repr_html_(self) -> str:
-        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
-        alt = html.escape(self.alt, quote=True)
-        return (
-            f'<figure class="flow-figure"><style>{STYLE}</style>'
-            f'<div class="flow-panels" role="img" aria-label="{alt}">{"".join(self.svgs)}</div>{caption}</figure>'
-        )
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/html": self._repr_html_(), "text/plain": f"[Figure: {self.alt}]"}
-
-
-def show(figure: Figure | Sequence[Figure], *, alt: str, caption: str | None = None) -> Shown:
-    """The figure (or the panels of `panels`) as inline SVG that follows the page's light and dark mode.
-
-    alt says what there is to see, in a sentence or two, to somebody who cannot see it: ValueError if it is missing,
-    shorter than 40 characters or says nothing. The pyplot figures are closed.
-    """
-    _require_description(alt)
-    figures = [figure] if isinstance(figure, Figure) else list(figure)
-    svgs = tuple(_svg(f) for f in figures)
-    for f in figures:
-        plt.close(f)
-    return Shown(svgs, " ".join(alt.split()), caption)
-
-
-def _require_description(alt: str) -> None:
-    if not isinstance(alt, str):
-        raise TypeError(f"alt must be a text that describes the figure, not {type(alt).__name__}")
-    empty = {"a", "an", "and", "axes", "chart", "figure", "for", "graph", "image", "in", "is", "matplotlib", "of"}
-    empty |= {"on", "our", "picture", "plot", "plots", "shown", "shows", "showing", "the", "this", "visualization"}
-    words = [word for word in re.findall(r"[^\W\d_]+", alt.lower()) if word not in empty]
-    if len(alt.strip()) < 40 or len(set(words)) < 5:
-        raise ValueError(f"alt must say what there is to see, in 40 characters or more that say something, not {alt!r}")
-
-
-def _svg(figure: Figure) -> str:
-    """Compact, deterministic SVG of the figure, colored by CSS variables, with ids that no other figure has."""
-    buffer = io.StringIO()
-    with plt.rc_context({"svg.fonttype": "path", "svg.hashsalt": "flowlib"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    source = re.sub(r"<!DOCTYPE.*?>|<!--.*?-->", "", buffer.getvalue(), flags=re.DOTALL)
-    source = source.replace(' xmlns="http://www.w3.org/2000/svg"', "").replace("xlink:href", "href")
-    root = ElementTree.fromstring(re.sub(r' xmlns:xlink="[^"]*"', "", source))
-    used = set(re.findall(r'(?:href="|url\()#([^")]+)', source))
-    _prune(root, used)
-
-    width = float(root.attrib["viewBox"].split()[2]) / 72  # inches
-    root.attrib = {
-        "viewBox": _round(root.attrib["viewBox"]),
-        "style": f"flex:1 1 {width * 80:.0f}px;max-width:{width * 96 * 1.25:.0f}px",  # 96 CSS pixels to the inch
-        "stroke-linejoin": "round",  # matplotlib's own rule for this is `*{...}`, which would restyle the whole page
-        "aria-hidden": "true",  # the description stands on the parent
-    }
-    text = ElementTree.tostring(root, encoding="unicode")
-    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8] + "-"
-    for number, name in enumerate(sorted(used)):
-        text = re.sub(rf'(id="|href="#|url\(#){re.escape(name)}(?=["\)])', rf"\g<1>{prefix}{number}", text)
-    return text
-
-
-def _prune(element: ElementTree.Element, used: set[str]) -> None:
-    """Drop metadata, style rules, invisible backgrounds, unused ids and groups that group nothing."""
-    kept: list[ElementTree.Element] = []
-    for child in element:
-        _prune(child, used)
-        if child.tag in ("metadata", "style") or (child.tag in ("g", "defs") and len(child) == 0):
-            continue
-        if child.tag == "path" and "fill: none" in child.get("style", "") and "stroke" not in child.get("style", ""):
-            continue
-        kept.extend(child if child.tag == "g" and not child.attrib else [child])
-    element[:] = kept
-    element.text = element.tail = None
-    if element.get("id") not in used:
-        element.attrib.pop("id", None)
-    for name in ("d", "transform", "points"):
-        if name in element.attrib:
-            element.set(name, _round(element.attrib[name]))
-    for name in ("x", "y", "width", "height"):
-        if name in element.attrib:
-            element.set(name, _round(element.attrib[name]))
-    if "style" in element.attrib:
-        element.set("style", _restyle(element.attrib["style"]))
-
-
-VARIABLES = {color.lower(): f"var(--flow-{role},{color.lower()})" for role, color in LIGHT.items()}
-VARIABLES["#000000"] = VARIABLES[LIGHT["ink"].lower()]  # whatever matplotlib drew black is ink
-
-
-def _restyle(style: str) -> str:
-    style = re.sub(r"#[0-9a-f]{6}\b", lambda color: VARIABLES.get(color[0], color[0]), style.lower())
-    return re.sub(r"\s*([:;,])\s*", r"\1", style).strip("; ")
-
-
-def _round(numbers: str) -> str:
-    """Two decimals and no more white space than the grammar needs."""
-
-    def short(number: re.Match[str]) -> str:
-        text = f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
-        return "0" if text in ("-0", "") else text
-
-    text = re.sub(r"-?\d+\.\d+(?:e-?\d+)?", short, numbers)
-    return re.sub(r"\s*([A-Za-z])\s*", r"\1", text.strip()) if re.match(r"\s*[Mm]", text) else text
