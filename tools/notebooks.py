@@ -1,0 +1,199 @@
+"""Make the committed notebooks `book/NAME.ipynb` from the sources `book/source/NAME.md`.
+
+    python tools/notebooks.py                     write every notebook
+    python tools/notebooks.py --check             write nothing; name what is out of step and exit with 1
+    python tools/notebooks.py --repository URL    change the repository's URL, then write every notebook
+
+People write and review MyST Markdown; Colab, nbval and the book read notebooks. The same source always gives the
+same bytes: cell ids come from the cells' content, the metadata are fixed and no output is stored. Two things are
+added: the cell that installs flowlib in Colab, from the URL that stands in `_config.yml` and nowhere else, and the
+metadata that fold a cell tagged `solution` in Colab and JupyterLab.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jupytext
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The `%pip` of a notebook installs into the kernel's own environment; flowlib's loose bounds leave torch and numpy be.
+SETUP = """\
+# Colab: install flowlib (does nothing where it is already installed)
+import importlib.util
+
+if importlib.util.find_spec("flowlib") is None:
+    %pip install -q "git+{url}@{branch}"
+"""
+FOLDED = {
+    "cellView": "form",
+    "jupyter": {"source_hidden": True},
+}  # the first is Colab's, the second JupyterLab's
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+TITLE = re.compile(r"(\([^()\n]+\)=\n+)?# \S")  # a heading of the first level, maybe with a label before it
+URL = re.compile(r"https://[\w.-]+(/[\w.~-]+){2,}")
+
+
+class SourceError(ValueError):
+    """A chapter source that would read badly in Colab or fail in the book."""
+
+
+def repository(root: Path = ROOT) -> tuple[str, str]:
+    """The URL and the branch of the repository, from `_config.yml`."""
+    configuration = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    return configuration["url"], configuration.get("branch", "main")
+
+
+def set_repository(url: str, root: Path = ROOT) -> str:
+    """Replace `repository.url` in `_config.yml`, touching nothing else in the file; return the URL as written.
+
+    Raises:
+        ValueError: the URL is not `https://HOST/OWNER/NAME` (or its `git@HOST:OWNER/NAME.git` form), or the file has
+            no such entry.
+    """
+    clean = re.sub(r"^git@([^:]+):", r"https://\1/", url.strip())
+    clean = re.sub(r"(\.git)?/*$", "", clean)
+    if not URL.fullmatch(clean):
+        raise ValueError(f"expected a URL such as https://HOST/OWNER/NAME, got {url!r}")
+    file = root / "_config.yml"
+    text = file.read_text(encoding="utf-8")
+    text, found = re.subn(
+        r"(?m)(^repository:\n(?:[ #].*\n|\n)*?  url: *)[^\s#]+", rf"\g<1>{clean}", text, count=1
+    )
+    if not found:
+        raise ValueError(f"{file} has no entry `url` below `repository`")
+    file.write_text(text, encoding="utf-8")
+    return clean
+
+
+def problems(text: str) -> list[str]:
+    """What in a source would show raw in Colab or fail there, one line each."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(r"\s*(`{3,}|~{3,})\{(?!code-cell\})", line):
+            found.append(
+                f"line {number}: write {line.strip()!r} with colons, so that Colab shows its text"
+            )
+        if re.search(r"myst_nb\b.*\bglue|\{glue:", line):
+            found.append(f"line {number}: Colab has no myst_nb.glue; print the value or use a claim")
+    return found
+
+
+def notebook(text: str, url: str, branch: str = "main") -> str:
+    """The notebook, as JSON text, of one MyST source.
+
+    Raises:
+        SourceError: there is no title, or `problems` finds something.
+    """
+    parsed = jupytext.reads(text, fmt="md:myst")
+    if found := problems(text):
+        raise SourceError("\n".join(found))
+    if not parsed.cells or parsed.cells[0].cell_type != "markdown" or not TITLE.match(parsed.cells[0].source):
+        raise SourceError("line 1: the first cell must be Markdown that begins with the title, `# ...`")
+
+    cells = [(cell.cell_type, cell.source, dict(cell.metadata)) for cell in parsed.cells]
+    setup = SETUP.format(url=url, branch=branch).rstrip("\n")
+    cells.insert(1, ("code", setup, {"tags": ["remove-cell"]}))
+
+    seen: Counter[tuple[str, str]] = Counter()
+    made = []
+    for kind, source, metadata in cells:
+        if "solution" in metadata.get("tags", []):
+            metadata |= FOLDED
+        content = f"{kind}\n{source}\n{seen[kind, source]}"
+        seen[kind, source] += 1
+        cell = {
+            "cell_type": kind,
+            "id": hashlib.sha256(content.encode()).hexdigest()[:12],
+            "metadata": metadata,
+            "source": source.splitlines(keepends=True),
+        }
+        made.append(cell | {"execution_count": None, "outputs": []} if kind == "code" else cell)
+
+    # What a source's header says to the book (`mystnb`, `myst`) stays; how jupytext reads the source does not.
+    header = {key: value for key, value in parsed.metadata.items() if key not in {"jupytext", "kernelspec"}}
+    result = {"cells": made, "metadata": header | KERNEL, "nbformat": 4, "nbformat_minor": 5}
+    written = json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    nbformat.validate(nbformat.reads(written, as_version=4))
+    return written
+
+
+def expected(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
+    """Every notebook that the sources below `root` make, and the complaints about those that make none."""
+    url, branch = repository(root)
+    made, complaints = {}, []
+    for source in sorted((root / "book" / "source").glob("*.md")):
+        try:
+            made[root / "book" / f"{source.stem}.ipynb"] = notebook(
+                source.read_text(encoding="utf-8"), url, branch
+            )
+        except SourceError as error:
+            complaints += [
+                f"{source.relative_to(root).as_posix()}, {line}" for line in str(error).splitlines()
+            ]
+    return made, complaints
+
+
+def stale(root: Path = ROOT) -> list[str]:
+    """What `--check` reports: bad sources, and notebooks that are missing, out of step or without a source."""
+    made, complaints = expected(root)
+    remedy = "run `python3 run.py notebooks`"
+    for file, text in made.items():
+        name = file.relative_to(root).as_posix()
+        source = f"book/source/{file.stem}.md"
+        if not file.exists():
+            complaints.append(f"{name} is missing: {remedy}")
+        elif file.read_bytes() != text.encode():
+            complaints.append(f"{name} is not what {source} makes: edit the source alone, then {remedy}")
+    for file in sorted((root / "book").glob("*.ipynb")):
+        source = root / "book" / "source" / f"{file.stem}.md"
+        if not source.exists():
+            name = file.relative_to(root).as_posix()
+            complaints.append(
+                f"{name} has no source {source.relative_to(root).as_posix()}: delete it or write one"
+            )
+    return complaints
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description="Make book/*.ipynb from book/source/*.md.")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if a notebook is out of step"
+    )
+    parser.add_argument("--repository", metavar="URL", help="first write this URL to _config.yml")
+    options = parser.parse_args(arguments)
+    if options.repository:
+        try:
+            print(f"repository.url in _config.yml is now {set_repository(options.repository, root)}")
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 1
+
+    if not options.check:
+        for file, text in expected(root)[0].items():
+            if not file.exists() or file.read_bytes() != text.encode():
+                file.write_bytes(text.encode())
+                print(f"wrote {file.relative_to(root).as_posix()}")
+    complaints = stale(root)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    if not complaints:
+        print("Every notebook is in step with its source.")
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
