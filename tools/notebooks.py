@@ -83,9 +83,7 @@ def problems(text: str) -> list[str]:
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if re.match(r"\s*(`{3,}|~{3,})\{(?!code-cell\})", line):
-            found.append(
-                f"line {number}: write {line.strip()!r} with colons, so that Colab shows its text"
-            )
+            found.append(f"line {number}: write {line.strip()!r} with colons, so that Colab shows its text")
         if re.search(r"myst_nb\b.*\bglue|\{glue:", line):
             found.append(f"line {number}: Colab has no myst_nb.glue; print the value or use a claim")
     return found
