@@ -186,11 +186,7 @@ def progress(line):
     if words[:1] == ["Downloading"] and size and (size.group(3) == "GB" or float(size.group(1)) > 20):
         return "downloading %s %s" % (words[1].split("/")[-1].split("-")[0], size.group(0))
     if line.startswith("Installing collected packages"):
-        count = line.count(",") + 1
-        return "unpacking %d package%s" % (
-            count,
-            ", which takes a minute or more" if count > 20 else "s"[: count > 1],
-        )
+        return "unpacking %d of them, which can take a minute" % (line.count(",") + 1)
     return None
 
 
@@ -198,7 +194,7 @@ def cause(output):
     """The likely cause of a failure of pip, from its output."""
     if re.search(r"No space left on device|Errno 28|not enough space on the disk", output):
         return (
-            "The disk is full. Setting up wants %.0f GB, also for temporary files in %s (the variable TMPDIR moves them)."
+            "The disk is full. Setting up wants %.0f GB, for temporary files too: they go to %s, or where TMPDIR says."
             % (SPACE, tempfile.gettempdir())
         )
     if re.search(r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError", output):
