@@ -186,7 +186,10 @@ def progress(line):
     if words[:1] == ["Downloading"] and size and (size.group(3) == "GB" or float(size.group(1)) > 20):
         return "downloading %s %s" % (words[1].split("/")[-1].split("-")[0], size.group(0))
     if line.startswith("Installing collected packages"):
-        return "unpacking %d of them, which can take a minute" % (line.count(",") + 1)
+        packages = line.split(":", 1)[1].split(",")
+        return "installing %s" % (
+            packages[0].strip() if len(packages) == 1 else "%d packages" % len(packages)
+        )
     return None
 
 
