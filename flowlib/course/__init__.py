@@ -2,5 +2,18 @@
 
 from flowlib.course.budgets import budget, device, generator
 from flowlib.course.claims import ClaimError, claim
+from flowlib.course.exercises import GradeError, check, hint
+from flowlib.course.pages import hints, quiz
 
-__all__ = ["ClaimError", "budget", "claim", "device", "generator"]
+__all__ = [
+    "ClaimError",
+    "GradeError",
+    "budget",
+    "check",
+    "claim",
+    "device",
+    "generator",
+    "hint",
+    "hints",
+    "quiz",
+]

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
@@ -39,7 +40,7 @@ __all__ = [
 colors = LIGHT  # the role colors: `colors["source"]`, as in every other figure of the book
 PAGE_WIDTH = 7.0  # inches; the width of the book's text
 
-RC: dict[str, Any] = {
+RC: dict[Any, Any] = {
     "figure.figsize": (
         4.8,
         3.0,
@@ -73,9 +74,7 @@ RC: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "patch.edgecolor": LIGHT["ink"],
     "hatch.color": LIGHT["ink"],
-    "axes.prop_cycle": plt.cycler(
-        color=[LIGHT[role] for role in ("source", "data", "model", "path", "error")]
-    ),
+    "axes.prop_cycle": cycler(color=[LIGHT[role] for role in ("source", "data", "model", "path", "error")]),
 }
 
 
@@ -175,7 +174,9 @@ def lines(ax: Axes, strands: np.ndarray, role: str, *, label: str | None = None,
     style = {"linewidth": 1.2, "capstyle": "round", "joinstyle": "round"} | style
     _stroke(ax, strands.reshape(-1, 2), codes, role, **style)
     if label is not None:
-        shown = {key: style[key] for key in ("linewidth", "linestyle", "alpha") if key in style}
+        shown: dict[str, Any] = {
+            key: style[key] for key in ("linewidth", "linestyle", "alpha") if key in style
+        }
         ax.plot([], [], color=_color(role), label=label, **shown)
 
 
@@ -287,7 +288,7 @@ def loglog_order(
         (a, b), low = sizes[i], errors[i[0]] / 3
         high = low * (b / a) ** order
         ax.plot([a, b, b, a], [low, low, high, low], color=colors["ink"], linewidth=0.9)
-        place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        place: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
         ax.annotate(f"{order:g}", (b, np.sqrt(low * high)), **place)
 
 
