@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-
-class Field(Protocol):
-    """Any callable v(x, t, **cond) with x (B, *D) and t a scalar or (B,); its values are shaped and typed like x."""
-
-    def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor: ...
+# Any callable v(x, t, **cond) with x (B, *D) and t a scalar or (B,); its values are shaped and typed like x.
+Field = Callable[..., Tensor]
 
 
 def expand_time(t: Tensor | float, x: Tensor) -> Tensor:
@@ -31,7 +27,9 @@ def expand_time(t: Tensor | float, x: Tensor) -> Tensor:
     if t.ndim == 0:
         return t
     if t.ndim != 1 or len(t) != len(x):
-        raise ValueError(f"t must be a scalar or one time for each of the {len(x)} points, got shape {tuple(t.shape)}")
+        raise ValueError(
+            f"t must be a scalar or one time for each of the {len(x)} points, got shape {tuple(t.shape)}"
+        )
     return t.reshape(-1, *[1] * (x.ndim - 1))
 
 
@@ -53,9 +51,12 @@ class Linear:
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.matrix) for row in self.matrix):
-            raise ValueError(f"matrix must be square, got rows of lengths {[len(row) for row in self.matrix]}")
+            raise ValueError(
+                f"matrix must be square, got rows of lengths {[len(row) for row in self.matrix]}"
+            )
 
-    def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
+        """A x for each point of x (B, d), whatever the time."""
         return x @ self._matrix(x).T
 
     def flow(self, x: Tensor, t0: float, t1: float) -> Tensor:
@@ -64,7 +65,9 @@ class Linear:
 
     def _matrix(self, x: Tensor) -> Tensor:
         if x.shape[-1] != len(self.matrix):
-            raise ValueError(f"this field lives in {len(self.matrix)} dimensions, got points of shape {tuple(x.shape)}")
+            raise ValueError(
+                f"this field lives in {len(self.matrix)} dimensions, got points of shape {tuple(x.shape)}"
+            )
         return torch.tensor(self.matrix, dtype=x.dtype, device=x.device)
 
 
@@ -108,9 +111,12 @@ class TravelingVortex:
     start: tuple[float, float] = (-1.2, 0.0)
     end: tuple[float, float] = (1.2, 0.0)
 
-    def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
+        """The velocity (B, 2) at points x (B, 2) and times t, a scalar or (B,)."""
         if x.ndim != 2 or x.shape[1] != 2:
-            raise ValueError(f"this field lives in the plane: expected points of shape (B, 2), got {tuple(x.shape)}")
+            raise ValueError(
+                f"this field lives in the plane: expected points of shape (B, 2), got {tuple(x.shape)}"
+            )
         start, end = (torch.tensor(c, dtype=x.dtype, device=x.device) for c in (self.start, self.end))
         offset = x - torch.lerp(start, end, expand_time(t, x).to(x.dtype))
         speed = self.strength * torch.exp(-offset.square().sum(1) / (2 * self.radius**2))
@@ -134,7 +140,7 @@ def divergence(v: Field, x: Tensor, t: Tensor | float, **cond: object) -> Tensor
     shape, d = x.shape[1:], x[0].numel()
 
     def diagonal(e: Tensor) -> Tensor:  # e_i . (J e_i), for every point at once
-        _, column = jvp(lambda y: v(y, t, **cond), (x,), (e.expand_as(x),))
+        column: Tensor = jvp(lambda y: v(y, t, **cond), (x,), (e.expand_as(x),))[1]
         return (column * e).flatten(1).sum(1)
 
     return vmap(diagonal)(torch.eye(d, dtype=x.dtype, device=x.device).reshape(d, *shape)).sum(0)
@@ -163,5 +169,5 @@ def continuity_residual(
     """
     times = expand_time(t, x).reshape(-1).expand(len(x)).contiguous()
     velocity = v(x, times, **cond)
-    _, carried = jvp(log_prob, (x, times), (velocity, torch.ones_like(times)))
+    carried: Tensor = jvp(log_prob, (x, times), (velocity, torch.ones_like(times)))[1]
     return carried + divergence(v, x, times, **cond)

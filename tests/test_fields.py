@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from flowlib.fields import Linear, TravelingVortex, continuity_residual, divergence, expand_time, rotation, saddle, shear, spiral
+from flowlib.fields import (
+    Linear,
+    TravelingVortex,
+    continuity_residual,
+    divergence,
+    expand_time,
+    rotation,
+    saddle,
+    shear,
+    spiral,
+)
 
 FIELDS = [rotation(), shear(), saddle(), spiral(), TravelingVortex()]
 
@@ -38,7 +48,9 @@ def test_the_vortex_travels():
     v = TravelingVortex(strength=2.0, start=(-1.0, 0.0), end=(1.0, 0.0))
     for t, center in [(0.0, -1.0), (0.5, 0.0), (1.0, 1.0)]:
         x = torch.tensor([[center, 0.0], [center, 1e-4]], dtype=torch.float64)
-        torch.testing.assert_close(v(x, t), torch.tensor([[0.0, 0.0], [-2e-4, 0.0]], dtype=torch.float64), atol=1e-10, rtol=0)
+        torch.testing.assert_close(
+            v(x, t), torch.tensor([[0.0, 0.0], [-2e-4, 0.0]], dtype=torch.float64), atol=1e-10, rtol=0
+        )
 
 
 def carried_gaussian(field):
@@ -53,7 +65,9 @@ def carried_gaussian(field):
     return log_prob
 
 
-@pytest.mark.parametrize("v", [rotation(), shear(), saddle(), spiral(), Linear(((0.3, -1.2), (0.5, 0.8)))], ids=str)
+@pytest.mark.parametrize(
+    "v", [rotation(), shear(), saddle(), spiral(), Linear(((0.3, -1.2), (0.5, 0.8)))], ids=str
+)
 def test_the_continuity_equation_holds_for_the_density_that_a_field_carries(v):
     t = torch.linspace(0, 1, 50, dtype=torch.float64)
     assert continuity_residual(carried_gaussian(v), v, cloud(), t).abs().max() < 1e-10
@@ -68,7 +82,9 @@ def test_the_carried_gaussian_is_the_law_of_carried_points():
     v = Linear(((0.3, -1.2), (0.5, 0.8)))
     flow = torch.linalg.matrix_exp(torch.tensor(v.matrix, dtype=torch.float64) * 0.7)
     reference = MultivariateNormal(torch.zeros(2, dtype=torch.float64), flow @ flow.T).log_prob(cloud())
-    torch.testing.assert_close(carried_gaussian(v)(cloud(), torch.full((50,), 0.7, dtype=torch.float64)), reference)
+    torch.testing.assert_close(
+        carried_gaussian(v)(cloud(), torch.full((50,), 0.7, dtype=torch.float64)), reference
+    )
 
 
 def test_wrong_shapes_are_refused():

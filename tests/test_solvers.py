@@ -33,12 +33,18 @@ def forced_exact(x, t):
 @pytest.mark.parametrize("method", METHODS, ids=ids)
 @pytest.mark.parametrize(
     ("v", "exact"),
-    [(spiral(omega=2.0), lambda x: spiral(omega=2.0).flow(x, 0.0, 1.0)), (forced, lambda x: forced_exact(x, 1.0))],
+    [
+        (spiral(omega=2.0), lambda x: spiral(omega=2.0).flow(x, 0.0, 1.0)),
+        (forced, lambda x: forced_exact(x, 1.0)),
+    ],
     ids=["spiral", "forced"],
 )
 def test_observed_order_is_the_stated_one(method, v, exact):
     steps = np.array([64, 128, 256, 512])
-    errors = [(odeint(v, cloud(), steps=int(n), method=method) - exact(cloud())).norm(dim=1).max().item() for n in steps]
+    errors = [
+        (odeint(v, cloud(), steps=int(n), method=method) - exact(cloud())).norm(dim=1).max().item()
+        for n in steps
+    ]
     order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert order == pytest.approx(method.order, abs=0.05), errors
 
@@ -49,12 +55,16 @@ def test_a_tight_solve_agrees_with_scipy_on_a_field_without_closed_form():
     def rhs(t, y):
         return v(torch.from_numpy(y).reshape(8, 2), t).reshape(-1).numpy()
 
-    reference = solve_ivp(rhs, (0.0, 1.0), x.reshape(-1).numpy(), rtol=1e-12, atol=1e-12, method="DOP853").y[:, -1]
+    reference = solve_ivp(rhs, (0.0, 1.0), x.reshape(-1).numpy(), rtol=1e-12, atol=1e-12, method="DOP853").y[
+        :, -1
+    ]
     ours = odeint(v, x, steps=800, method=RK4).reshape(-1).numpy()
     np.testing.assert_allclose(ours, reference, atol=1e-9)
 
 
-@pytest.mark.parametrize("v", [rotation(), shear(2.0), saddle(1.5), spiral()], ids=["rotation", "shear", "saddle", "spiral"])
+@pytest.mark.parametrize(
+    "v", [rotation(), shear(2.0), saddle(1.5), spiral()], ids=["rotation", "shear", "saddle", "spiral"]
+)
 def test_linear_fields_follow_the_matrix_exponential(v):
     x = cloud()
     torch.testing.assert_close(odeint(v, x, steps=400, method=RK4), v.flow(x, 0.0, 1.0), atol=2e-8, rtol=0)
