@@ -58,29 +58,29 @@ choice(
 choice(
     "1.2",
     "The velocity of a flow",
-    "The flow φ_t(x₀) = x₀ exp(t²/2) moves points of the line. Which velocity field v_t(x) generates it?",
+    "The flow φₜ(x₀) = x₀ exp(t²/2) moves points of the line. Which velocity field vₜ(x) generates it?",
     Option(
-        "v_t(x) = t x",
-        "d/dt φ_t(x₀) = t x₀ exp(t²/2) = t φ_t(x₀), and φ_t(x₀) is where the particle is: the velocity at x is t x.",
+        "vₜ(x) = t x",
+        "d/dt φₜ(x₀) = t x₀ exp(t²/2) = t φₜ(x₀), and φₜ(x₀) is where the particle is: the velocity at x is t x.",
         right=True,
     ),
     Option(
-        "v_t(x) = 0",
+        "vₜ(x) = 0",
         "This is the derivative at t = 0, where the flow starts at rest. The velocity at time t is the derivative at "
         "time t: nothing would ever move in your field, while φ₁ stretches the line by exp(1/2).",
     ),
     Option(
-        "v_t(x) = t x exp(t²/2)",
+        "vₜ(x) = t x exp(t²/2)",
         "The derivative is right, but as a function of where the particle started. A velocity field asks where it is "
         "now: substitute x₀ = x exp(-t²/2).",
     ),
     Option(
-        "v_t(x) = exp(t²/2)",
+        "vₜ(x) = exp(t²/2)",
         "This is the derivative with respect to the starting point x₀, the factor by which lengths stretch. The "
         "velocity is the derivative with respect to time.",
     ),
     hints=(
-        "A flow and its field are tied by d/dt φ_t(x₀) = v_t(φ_t(x₀)), at every t and not only at t = 0.",
+        "A flow and its field are tied by d/dt φₜ(x₀) = vₜ(φₜ(x₀)), at every t and not only at t = 0.",
         "Differentiate x₀ exp(t²/2) with respect to t and keep x₀ fixed.",
         "The derivative is t · x₀ exp(t²/2). Which part of it is the particle's position at time t?",
     ),
@@ -91,16 +91,16 @@ choice(
     "1.3",
     "The variance that a field makes",
     hints=(
-        "The field is linear, so the flow multiplies: X_t = m(t) X_0. Which equation does m solve?",
+        "The field is linear, so the flow multiplies: Xₜ = m(t) X₀. Which equation does m solve?",
         "m' = cos(t) m with m(0) = 1, so log m is the integral of cos from 0 to t.",
-        "m(t) = exp(sin t). The variance of m X_0 is m² times the variance of X_0.",
+        "m(t) = exp(sin t). The variance of m X₀ is m² times the variance of X₀.",
     ),
-    insight="log Var X_t = 2 ∫ a, here 2 sin t: the cloud breathes, and after a whole period it is N(0, 1) again.",
+    insight="log Var Xₜ = 2 ∫ a, here 2 sin t: the cloud breathes, and after a whole period it is N(0, 1) again.",
 )
 def grade_variance(variance: Any) -> None:
-    """variance(t) for dx/dt = cos(t) x and X_0 ~ N(0, 1); t is a float, the answer exp(2 sin t)."""
+    """variance(t) for dx/dt = cos(t) x and X₀ ~ N(0, 1); t is a tensor (), the answer exp(2 sin t)."""
     times = (0.0, 0.4, 1.0, 2.0, 4.0)
-    values = [call(variance, t, signature="variance(t)") for t in times]
+    values = [call(variance, torch.tensor(t, dtype=torch.float64), signature="variance(t)") for t in times]
     try:
         result = torch.tensor([float(value) for value in values], dtype=torch.float64)
     except (TypeError, ValueError):
@@ -129,7 +129,7 @@ def grade_variance(variance: Any) -> None:
         ),
         ("the integral of cos is sin; you integrated sin", (2 * (1 - t.cos())).exp()),
         ("this is the logarithm of the variance", 2 * t.sin()),
-        ("at t = 0 the variance is 1, not 0: X_0 is N(0, 1)", (2 * t.sin()).exp() - 1),
+        ("at t = 0 the variance is 1, not 0: X₀ is N(0, 1)", (2 * t.sin()).exp() - 1),
         (
             "1 + 2 sin t is the exponential to first order; V' = 2 cos(t) V has an exact solution",
             1 + 2 * t.sin(),
@@ -214,7 +214,7 @@ WRONG_STEPS: list[tuple[str, Step]] = [
 ]
 BACKWARDS = "time runs backwards: "
 FROZEN = (
-    "every step uses the velocity of time t0, as if the field stood still: v_t is the derivative at time t, so v must "
+    "every step uses the velocity of time t0, as if the field stood still: vₜ is the derivative at time t, so v must "
     "be given the current time"
 )
 
@@ -418,85 +418,65 @@ def grade_continuity(residual: Any) -> None:
 
     zero = call(residual, log_prob, generating, x.clone(), t.clone(), signature=signature)
     if require_tensor(zero, p, signature).abs().max() > 1e-5:
-        raise GradeError("for the field that generates p_t the residual should vanish, and yours does not")
+        raise GradeError("for the field that generates pₜ the residual should vanish, and yours does not")
 
 
 @exercise(
     "1.6",
     "Motion that nobody can see",
     hints=(
-        "Where must w point so that nobody crosses a level set of p? And what must its divergence then be?",
+        "Where must w point so that no mass crosses a level set of p, an ellipse? And what must its divergence be then?",
         "J ∇log p, the gradient turned by 90 degrees, runs along the level sets, and ∇·(p J ∇log p) = ∇·(J ∇p) = 0 for "
         "every density. What is ∇log p for N(0, Σ)?",
-        "w(x) = c J Σ⁻¹ x, with J = [[0, -1], [1, 0]]. Its eigenvalues are ± i c / √det Σ; they must be ± i, "
-        "so c = √det Σ.",
+        "∇log p(x) = -Σ⁻¹ x, so w(x) = J Σ⁻¹ x with J = [[0, -1], [1, 0]]. For points in rows: x @ (J @ Σ⁻¹).T",
     ),
-    insight="add any multiple of w to a field that generates p_t and it still generates p_t: "
+    insight="add any multiple of w to a field that generates pₜ and it still generates pₜ: "
     "the path does not fix the field.",
 )
 def grade_gauge(w: Any) -> None:
-    """w(x, covariance), (B, 2): div(p w) = 0 for p = N(0, covariance), counterclockwise, one turn in time 2 pi."""
+    """w(x, covariance) for x (B, 2), not zero, with div(p w) = 0 for p = N(0, covariance), whatever the covariance."""
     signature = "w(x, covariance)"
     x = torch.randn(6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
-    for rows in ([[2.0, 0.6], [0.6, 0.5]], [[1.7, 0.0], [0.0, 1.7]]):
+    J = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    h = 1e-4 * torch.eye(2, dtype=torch.float64)
+    for rows in ([[2.0, 0.6], [0.6, 0.5]], [[0.4, -0.3], [-0.3, 1.5]]):
         covariance = torch.tensor(rows, dtype=torch.float64)
-        precision, scale = covariance.inverse(), covariance.det().sqrt()
-        matrix = scale * quarter @ precision
-        result = require_tensor(call(w, x.clone(), covariance.clone(), signature=signature), x, signature)
-        right, turned_first = x @ matrix.T, x @ (precision @ quarter).T
-        if agree(result, right):
-            continue
+        precision = covariance.inverse()
+
+        def field(x: Tensor, covariance: Tensor = covariance) -> Tensor:
+            return require_tensor(call(w, x.clone(), covariance.clone(), signature=signature), x, signature)
+
+        result = field(x)
         if result.abs().max() == 0:
-            raise GradeError("w = 0 keeps p, as nothing moves; every particle must turn once in time 2π")
-        if agree(result, -right):
-            raise GradeError("this turns clockwise; the turn asked for is counterclockwise")
-        ratio = (result * right).sum() / right.square().sum()
-        if agree(result, ratio * right):
             raise GradeError(
-                f"div(p w) = 0 holds, but the speed is off by a factor {ratio:.3f}: a turn must take time 2π. "
-                f"For N(0, Σ) the factor is √det Σ in front of J Σ⁻¹ x"
+                "w = 0 leaves p as it is, since nothing moves; find a field that moves every point but 0"
             )
+        slopes = [(field(x + e) - field(x - e))[:, i] / 2e-4 for i, e in enumerate(h)]  # central differences
+        div, across = slopes[0] + slopes[1], -(result * (x @ precision)).sum(1)  # div w and w . grad log p
+        if (div + across).abs().max() < 1e-6 * (result.abs().max() + slopes[0].abs().max()):
+            continue
+        along_gradient = "this runs along the gradient of log p, across the ellipses; turn it by 90 degrees"
         mistakes = [
             (
                 "a rigid rotation J x keeps N(0, Σ) only if Σ is isotropic: its circles cut the ellipses on which p is "
                 "constant. div w = 0 is not enough, w · ∇p = 0 is needed too",
-                x @ quarter.T,
+                x @ J.T,
             ),
             (
-                "turn the gradient, not the point: J Σ⁻¹ x runs along the ellipses, Σ⁻¹ J x cuts them",
-                turned_first,
+                "turn the gradient, not the point: J Σ⁻¹ x runs along the ellipses, Σ⁻¹ J x cuts them. (Points are rows, "
+                "so a matrix A acts as x @ A.T; x @ A applies its transpose)",
+                x @ (precision @ J).T,
             ),
+            (along_gradient, x @ precision),
             (
-                "points are rows here, so a matrix A acts as x @ A.T; x @ A applies its transpose",
-                -turned_first,
-            ),
-            (
-                "this runs along the gradient of log p, across the ellipses; turn it by 90 degrees",
-                x @ precision,
-            ),
-            (
-                "this runs along the gradient of log p, across the ellipses; turn it by 90 degrees",
-                -x @ precision,
+                "J Σ x turns Σ x, but the gradient of log p is -Σ⁻¹ x: invert the covariance",
+                x @ (J @ covariance).T,
             ),
         ]
-        for diagnosis, value in mistakes:
-            factor = (result * value).sum() / value.square().sum()  # at whatever speed
-            if factor > 0 and agree(result, factor * value):
+        for diagnosis, value in mistakes:  # at whatever speed, in either sense
+            if agree(result, (result * value).sum() / value.square().sum() * value):
                 raise GradeError(diagnosis)
-        raise GradeError(_gauge_residual(w, x, covariance, precision))
-
-
-def _gauge_residual(w: Any, x: Tensor, covariance: Tensor, precision: Tensor) -> str:
-    """Which of the two conditions an unknown field breaks, measured by central differences."""
-    h = 1e-5
-    steps = h * torch.eye(2, dtype=x.dtype)
-    field = w(x, covariance).detach()
-    div = sum(
-        (w(x + e, covariance) - w(x - e, covariance)).detach()[:, i] / (2 * h) for i, e in enumerate(steps)
-    )
-    across = -(field * (x @ precision)).sum(1)  # w . grad log p
-    return (
-        f"div(p w) / p = w · ∇log p + div w must vanish. For Σ = {covariance.tolist()}, at the first test point, "
-        f"w · ∇log p = {across[0]:.4f} and div w = {div[0]:.4f}, which leaves {across[0] + div[0]:.4f}"
-    )
+        raise GradeError(
+            f"div(p w) / p = w · ∇log p + div w must vanish. For Σ = {rows} at x = ({x[0, 0]:.3f}, {x[0, 1]:.3f}), "
+            f"w · ∇log p = {across[0]:.4f} and div w = {div[0]:.4f} leave {across[0] + div[0]:.4f}"
+        )

@@ -26,9 +26,10 @@ QUIZ_STYLE = css(".flow-quiz") + (
     "border-radius:.35rem;padding:.35rem 1.1rem;margin-top:.75rem;min-height:2.5rem;cursor:pointer}"
     ".flow-quiz button:disabled{opacity:.5;cursor:default}"
     ".flow-quiz :focus-visible{outline:3px solid var(--flow-path);outline-offset:2px}"
-    ".flow-quiz [role=status]:not(:empty){border-left:.25rem solid;padding:.1rem 0 .1rem .75rem;margin:.9rem 0 0}"
+    ".flow-quiz [role=status]{border-left:.25rem solid var(--flow-error);padding:.1rem 0 .1rem .75rem;"
+    "margin:.9rem 0 0}"
     ".flow-quiz [data-verdict=right]{border-color:var(--flow-model)}"
-    ".flow-quiz [data-verdict=wrong]{border-color:var(--flow-error)}"
+    ".flow-quiz [role=status]:empty{border:0;padding:0;margin:0}"
     ".flow-quiz noscript{font-size:.9em}"
 )
 

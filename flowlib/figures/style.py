@@ -20,22 +20,7 @@ from matplotlib.path import Path
 from torch import Tensor
 
 from flowlib.figures.palette import LIGHT
-from flowlib.figures.svg import show
-
-__all__ = [
-    "colors",
-    "density",
-    "lines",
-    "loglog_order",
-    "panels",
-    "plane",
-    "quiver",
-    "scatter",
-    "show",
-    "trajectories",
-    "use",
-    "warped_grid",
-]
+from flowlib.figures.svg import show as show  # one import for whoever draws
 
 colors = LIGHT  # the role colors: `colors["source"]`, as in every other figure of the book
 PAGE_WIDTH = 7.0  # inches; the width of the book's text

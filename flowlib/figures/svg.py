@@ -186,10 +186,13 @@ def _short(number: float) -> str:
 def _compact(path: str) -> str:
     """The same path in relative commands on a grid of 1/100 point (matplotlib writes absolute M, L, Q, C, z)."""
     out: list[str] = []
+    grid = (
+        10 if path.count("L") <= 1 and not re.search("[QCz]", path) else 100
+    )  # for dots 1/10 point is fine enough
     pen = start = np.zeros(2, dtype=int)
     for command, arguments in re.findall(r"([MLQCz])([^MLQCz]*)", path):
-        points = np.round(100 * np.array(arguments.split(), dtype=float)).astype(int).reshape(-1, 2)
-        steps = [_short(step / 100) for step in (points - pen).ravel()]
+        points = np.round(grid * np.array(arguments.split(), dtype=float)).astype(int).reshape(-1, 2)
+        steps = [_short(step / grid) for step in (points - pen).ravel()]
         if command == "M" and out and out[-1].startswith("m"):
             out.append("h0")  # a point alone is a segment of length zero, which round caps make a dot
         out.append(command.lower() + re.sub(" -", "-", " ".join(steps)))
