@@ -425,7 +425,7 @@ def grade_continuity(residual: Any) -> None:
     "1.6",
     "Motion that nobody can see",
     hints=(
-        "Where must w point so that no mass crosses a level set of p, an ellipse? And what must its divergence be then?",
+        "Where must w point so that no mass crosses a level set of p? And what must its divergence be then?",
         "J ∇log p, the gradient turned by 90 degrees, runs along the level sets, and ∇·(p J ∇log p) = ∇·(J ∇p) = 0 for "
         "every density. What is ∇log p for N(0, Σ)?",
         "∇log p(x) = -Σ⁻¹ x, so w(x) = J Σ⁻¹ x with J = [[0, -1], [1, 0]]. For points in rows: x @ (J @ Σ⁻¹).T",
@@ -463,8 +463,8 @@ def grade_gauge(w: Any) -> None:
                 x @ J.T,
             ),
             (
-                "turn the gradient, not the point: J Σ⁻¹ x runs along the ellipses, Σ⁻¹ J x cuts them. (Points are rows, "
-                "so a matrix A acts as x @ A.T; x @ A applies its transpose)",
+                "turn the gradient, not the point: J Σ⁻¹ x runs along the ellipses, Σ⁻¹ J x cuts them. (Points are "
+                "rows, so a matrix A acts as x @ A.T; x @ A applies its transpose)",
                 x @ (precision @ J).T,
             ),
             (along_gradient, x @ precision),
