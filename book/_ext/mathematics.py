@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ def engine() -> Callable[..., str]:
     return lambda *arguments: context.call("render", *arguments)
 
 
-@lru_cache(maxsize=None)
+@cache
 def render(tex: str, display: bool = False, macros: tuple[tuple[str, str], ...] = ()) -> str:
     """The HTML and MathML of one formula. Raises ValueError with KaTeX's message if it does not parse."""
     answer = json.loads(engine()(tex, display, dict(macros)))
