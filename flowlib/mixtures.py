@@ -61,6 +61,8 @@ class GaussianMixture:
             raise TypeError(f"means must be float32 or float64, got {means.dtype}")
         if means.ndim != 2 or 0 in means.shape:
             raise ValueError(f"means must have shape (K, d), got {tuple(means.shape)}")
+        if not means.isfinite().all():
+            raise ValueError(f"means must be finite, got {means.tolist()}")
         K, d = means.shape
         covariances = torch.as_tensor(covariances).to(means)
         if tuple(covariances.shape) not in ((K,), (K, d), (K, d, d)):
@@ -81,7 +83,7 @@ class GaussianMixture:
             raise ValueError(f"weights for {K} components must have shape {(K,)}, got {tuple(weights.shape)}")
         if not (weights > 0).all() or abs(float(weights.sum()) - 1) > 1e-5:
             raise ValueError(f"weights must be positive and sum to 1, got {weights.tolist()}")
-        self.means, self.covariances, self.weights = means, covariances, weights
+        self.means, self.covariances, self.weights = means, covariances, weights / weights.sum()
         self.name, self.entropy = name, entropy
 
     def __repr__(self) -> str:
@@ -127,7 +129,8 @@ class GaussianMixture:
             labels = torch.arange(len(means), device=device).repeat_interleave(counts.round().long())
             labels = labels[torch.randperm(n, generator=generator, device=device)]
         else:
-            labels = torch.multinomial(weights, n, replacement=True, generator=generator)
+            uniform = torch.rand(n, generator=generator, device=device, dtype=weights.dtype)
+            labels = torch.bucketize(uniform, weights.cumsum(0)[:-1], right=True)
         noise = torch.randn(n, means.shape[1], generator=generator, device=device, dtype=means.dtype)
         if covariances.ndim == 3:
             for k, root in enumerate(torch.linalg.cholesky(covariances)):
@@ -237,11 +240,11 @@ class _Pairs:
     eigendecomposition inverts it at every time. Kept in float64 and cast to the points' dtype; K counts pairs.
     """
 
-    log_weights: Tensor  # (K,), less log |det A|
+    log_weights: Tensor  # (K,), less log |det A| + d/2 log 2 pi
     target_means: Tensor  # mu (K, d)
-    source_means: Tensor  # m (K, d)
-    target_variances: Tensor  # (K, 1) or (K, d), in the basis
-    source_variances: Tensor  # (K, 1) or (K, d), in the basis
+    source_means: Tensor  # m (K or 1, d)
+    target_variances: Tensor  # of S in the basis (K, d or 1)
+    source_variances: Tensor  # of C in the basis (K or 1, d or 1)
     basis: Tensor | None = None  # A (K, d, d); None is the identity
     inverse: Tensor | None = None  # A^-1 (K, d, d)
 
@@ -254,11 +257,14 @@ class _Pairs:
             )
         i, j = torch.cartesian_prod(torch.arange(len(target.means)), torch.arange(len(source.means))).T
         w_1, mu, S = (p.double()[i] for p in (target.weights, target.means, target.covariances))
-        w_0, m, C = (p.to(mu)[j] for p in (source.weights, source.means, source.covariances))
+        w_0, m, C = (p.to(mu) for p in (source.weights, source.means, source.covariances))
+        if len(m) > 1:  # else it broadcasts
+            w_0, m, C = w_0[j], m[j], C[j]
         log_weights = (w_1 * w_0).log().log_softmax(0)  # float32 weights sum to 1 only nearly
+        log_weights = log_weights - mu.shape[1] / 2 * math.log(2 * math.pi)
         if S.ndim < 3 and C.ndim < 3:
-            return cls(log_weights, mu, m, S.reshape(len(mu), -1), C.reshape(len(mu), -1))
-        S, C = (c if c.ndim == 3 else torch.diag_embed(c.reshape(len(mu), -1).expand_as(mu)) for c in (S, C))
+            return cls(log_weights, mu, m, S.reshape(len(S), -1), C.reshape(len(C), -1))
+        S, C = (c if c.ndim == 3 else torch.diag_embed(c.reshape(len(c), -1).expand_as(mu)) for c in (S, C))
         L = torch.linalg.cholesky(C)
         L_inverse = torch.linalg.inv(L)
         variances, U = torch.linalg.eigh(L_inverse @ S @ L_inverse.mT)
@@ -275,41 +281,38 @@ class _Pairs:
             raise TypeError(f"points must be float32 or float64, got {x.dtype}")
         return x
 
-    def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[_Pairs, Tensor, Tensor, Tensor]:
-        """What each pair says of x_t = x (B, d), with coefficients () or (B,).
+    def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[_Pairs, Tensor, Tensor]:
+        """What x_t = x (B, d), with coefficients () or (B,), says of each pair.
 
         Returns:
-            these pairs like x, with one more axis behind; in their bases the offsets z (K, d, B) and the variances of
-            x_t (K, 1 or d, 1 or B); and log p(pair, x) (K, B). The batch stands last because sums over the short axes
-            K and d are then sums of long rows, which is several times faster.
+            these pairs like x, with an axis for the batch behind; A^T (alpha^2 S + sigma^2 C)^-1 z (K, d, B); and the
+            posterior's logarithm up to the normalization log p_t(x), (K, B). The batch stands last because sums over
+            the short axes K and d are then sums of long rows, which is several times faster.
         """
         x = self.checked(x).T
         p = _Pairs(**{name: part.to(x)[..., None] for name, part in vars(self).items() if part is not None})
-        z = x - alpha * p.target_means - sigma * p.source_means
+        z = x - sigma * p.source_means - alpha * p.target_means
         if p.inverse is not None:
             z = p.inverse[..., 0] @ z
         variances = alpha**2 * p.target_variances + sigma**2 * p.source_variances
-        log_joint = p.log_weights - (z.square() / variances + (2 * math.pi * variances).log()).sum(1) / 2
-        return p, z, variances, log_joint
+        pull = z / variances
+        return p, pull, p.log_weights - (z * pull + variances.log()).sum(1) / 2
 
     def log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return self.posterior(x, alpha, sigma)[3].logsumexp(0)
+        return self.posterior(x, alpha, sigma)[2].logsumexp(0)
 
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        p, z, variances, log_joint = self.posterior(x, alpha, sigma)
-        pull = z / variances
+        p, pull, log_posterior = self.posterior(x, alpha, sigma)
         if p.inverse is not None:
             pull = p.inverse[..., 0].mT @ pull
-        return -(log_joint.softmax(0)[:, None] * pull).sum(0).T.contiguous()
+        return -(log_posterior.softmax(0)[:, None] * pull).sum(0).T.contiguous()
 
     def velocity(
         self, x: Tensor, alpha: Tensor, sigma: Tensor, alpha_dot: Tensor, sigma_dot: Tensor
     ) -> Tensor:
-        p, z, variances, log_joint = self.posterior(x, alpha, sigma)
-        stretch = (
-            (alpha * alpha_dot * p.target_variances + sigma * sigma_dot * p.source_variances) / variances * z
-        )
+        p, pull, log_posterior = self.posterior(x, alpha, sigma)
+        drift = (alpha * alpha_dot * p.target_variances + sigma * sigma_dot * p.source_variances) * pull
         if p.basis is not None:
-            stretch = p.basis[..., 0] @ stretch
-        component = alpha_dot * p.target_means + sigma_dot * p.source_means + stretch
-        return (log_joint.softmax(0)[:, None] * component).sum(0).T.contiguous()
+            drift = p.basis[..., 0] @ drift
+        drift = drift + alpha_dot * p.target_means + sigma_dot * p.source_means
+        return (log_posterior.softmax(0)[:, None] * drift).sum(0).T.contiguous()

@@ -76,7 +76,11 @@ def conical(sigma_min: float = 1e-4) -> AffinePath:
         raise ValueError(f"sigma_min must be in [0, 1], got {sigma_min}")
     shrink = 1 - sigma_min
     return AffinePath(
-        "conical", lambda t: t, lambda t: 1 - shrink * t, torch.ones_like, lambda t: -shrink + 0 * t
+        f"conical({sigma_min:g})",
+        lambda t: t,
+        lambda t: 1 - shrink * t,
+        torch.ones_like,
+        lambda t: -shrink + 0 * t,
     )
 
 
