@@ -236,6 +236,11 @@ IN_STEP = ["tools/notebooks.py", "--check"]
 BUILD = ["-c", "from jupyter_book.cli.main import main; main()", "build", ".", "-W", "--keep-going", "-n"]
 
 
+def tests():
+    """The arguments that run the tests of the library and the tools, and the examples in flowlib's docstrings."""
+    return ["-m", "pytest", "-n", "2", "--ignore=tests/browser"]
+
+
 def nbval(*files):
     """The arguments that run notebooks as tests: a cell that raises fails, and a claim that does not hold raises."""
     flags = [
@@ -258,7 +263,7 @@ def checks():
         ("ruff format", ["-m", "ruff", "format", "--check"]),
         ("mypy", ["-m", "mypy", "flowlib"]),
         ("the book builds", BUILD),
-        ("tests and doctests", ["-m", "pytest", "-n", "2", "--ignore=tests/browser"]),
+        ("tests and doctests", tests()),
         ("every notebook runs (nbval)", nbval(*sorted((ROOT / "book").glob("*.ipynb")))),
         ("the book in a browser", ["-m", "pytest", "tests/browser"]),
     ]
@@ -304,15 +309,15 @@ def step(number, of, title):
 # --- the commands ---
 
 
-def book(of=3):
+def book():
     """Build the whole book; raise Stop if that fails."""
     start = time.time()
-    step(1, of, "environment")
+    step(1, 3, "environment")
     set_up()
-    step(2, of, "notebooks in step with their sources")
+    step(2, 3, "notebooks in step with their sources")
     if python(*IN_STEP):
         raise Stop("The notebooks must be in step with their sources before the book is built.")
-    step(3, of, "build the book: run every notebook that changed, then write the pages")
+    step(3, 3, "build the book: run every notebook that changed, then write the pages")
     if python(*BUILD):
         raise Stop("The book did not build; what is wrong stands above.")
     size = sum(file.stat().st_size for file in BOOK.rglob("*") if file.is_file()) / 1e6

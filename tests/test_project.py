@@ -1,0 +1,127 @@
+"""What the repository says of itself: versions that fit together, thin workflows, a wheel that holds everything."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import flowlib
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PINS = {
+    canonicalize_name(pin.name): pin
+    for pin in map(Requirement, (ROOT / "requirements.txt").read_text().split("\n")[:-1])
+}
+BOUNDS = [Requirement(bound) for bound in PROJECT["project"]["dependencies"]]
+WORKFLOWS = {
+    file.name: yaml.safe_load(file.read_text()) for file in (ROOT / ".github" / "workflows").glob("*.yml")
+}
+COLAB = {
+    entry["name"]: entry
+    for entry in WORKFLOWS["weekly.yml"]["jobs"]["versions"]["strategy"]["matrix"]["include"]
+}["colab"]
+
+
+def version(pin: Requirement) -> str:
+    """The one version that an exact pin admits."""
+    found = re.fullmatch(r"==([\w.]+)", str(pin.specifier))
+    assert found, f"{pin} is not an exact pin"
+    return found[1]
+
+
+def test_every_requirement_is_pinned_exactly():
+    assert all(version(pin) for pin in PINS.values())
+
+
+@pytest.mark.parametrize("bound", BOUNDS, ids=str)
+def test_the_pins_satisfy_the_bounds(bound: Requirement):
+    assert bound.specifier.contains(version(PINS[canonicalize_name(bound.name)]))
+
+
+@pytest.mark.parametrize(
+    "bound", [Requirement(bound) for bound in PROJECT["dependency-groups"]["test"]], ids=str
+)
+def test_the_pins_satisfy_what_the_tests_need(bound: Requirement):
+    if canonicalize_name(bound.name) in PINS:
+        assert bound.specifier.contains(version(PINS[canonicalize_name(bound.name)]))
+
+
+def test_colab_meets_the_bounds_as_it_is():
+    """Installing flowlib in Colab must replace nothing there, least of all torch or numpy."""
+    colab = dict(re.findall(r"(\S+)~=(\S+)", COLAB["packages"]))
+    assert {"torch", "numpy"} <= set(colab)
+    bounds = {bound.name: bound.specifier for bound in BOUNDS}
+    assert [name for name, at in colab.items() if not bounds[name].contains(at)] == []
+    assert "pot" not in map(canonicalize_name, bounds), "Colab has no POT"
+    assert Requirement(f"python{PROJECT['project']['requires-python']}").specifier.contains(COLAB["python"])
+
+
+def test_the_distribution_cannot_be_published_by_accident_or_taken_for_another():
+    assert PROJECT["project"]["name"] != "flowlib"
+    assert "Private :: Do Not Upload" in PROJECT["project"]["classifiers"]
+
+
+def test_the_wheel_holds_every_module_and_script_of_flowlib(tmp_path: Path):
+    """Colab installs a wheel, where a script that is only in the checkout would be missing."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "flowlib", copy / "flowlib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy)
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
+    built = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    [wheel] = tmp_path.glob("flow_models_course-*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("flowlib/")}
+    files = [
+        file for file in (ROOT / "flowlib").rglob("*") if file.suffix not in {".pyc", ""} and file.is_file()
+    ]
+    assert {file.relative_to(ROOT).as_posix() for file in files} == held
+
+
+# --- citation and workflows ---
+
+
+def test_the_citation_agrees_with_the_book_and_the_library():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["title"] == yaml.safe_load((ROOT / "_config.yml").read_text())["title"]
+    assert citation["version"] == flowlib.__version__
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_a_workflow_is_complete_and_thin(name: str):
+    workflow = WORKFLOWS[name]
+    assert {"name", True, "permissions", "jobs"} <= set(workflow)  # YAML 1.1 reads the key `on` as true
+    ours = re.compile(
+        r"bash \.ci/run|python3 run\.py \w+|pip install .*|python \$\(python -c \"import run; .*\)"
+    )
+    for job in workflow["jobs"].values():
+        assert job["runs-on"]
+        assert job["timeout-minutes"] <= 60
+        steps = job["steps"]
+        assert all(("uses" in step) != ("run" in step) for step in steps)
+        assert [step["run"] for step in steps if "run" in step and not ours.fullmatch(step["run"])] == []
+
+
+def test_the_three_workflows_are_there():
+    assert set(WORKFLOWS) == {"tests.yml", "pages.yml", "weekly.yml"}
+
+
+def test_continuous_integration_skips_nothing_and_runs_the_documented_command():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert script.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in script
+    assert script.index("export REQUIRE_BROWSER=1") < script.index("\npython3 run.py test\n")
+    assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], capture_output=True).returncode == 0
