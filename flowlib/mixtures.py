@@ -64,7 +64,7 @@ class GaussianMixture:
         if not means.isfinite().all():
             raise ValueError(f"means must be finite, got {means.tolist()}")
         K, d = means.shape
-        covariances = torch.as_tensor(covariances).to(means)
+        covariances = torch.as_tensor(covariances, dtype=means.dtype, device=means.device)
         if tuple(covariances.shape) not in ((K,), (K, d), (K, d, d)):
             raise ValueError(
                 f"covariances for means of shape {(K, d)} must have shape {(K,)}, {(K, d)} or {(K, d, d)}, "
@@ -78,7 +78,8 @@ class GaussianMixture:
             raise ValueError(
                 f"covariances must be positive definite, got the eigenvalue {eigenvalues.min():g}"
             )
-        weights = means.new_full((K,), 1 / K) if weights is None else torch.as_tensor(weights).to(means)
+        weights = [1 / K] * K if weights is None else weights
+        weights = torch.as_tensor(weights, dtype=means.dtype, device=means.device)
         if weights.shape != (K,):
             raise ValueError(f"weights for {K} components must have shape {(K,)}, got {tuple(weights.shape)}")
         if not (weights > 0).all() or abs(float(weights.sum()) - 1) > 1e-5:
@@ -229,6 +230,14 @@ class MarginalVelocity:
     def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor:
         """v(x, t), like x (B, d), at times t, a scalar or (B,)."""
         return self._pairs.velocity(x, *self.path.coefficients(t, self._pairs.checked(x)[:, 0]))
+
+    def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """log p_t(x) in nats, (B,), of the density that this field generates."""
+        return self._pairs.log_prob(x, *self.path.coefficients(t, self._pairs.checked(x)[:, 0])[:2])
+
+    def score(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """The score grad log p_t(x), (B, d), of the density that this field generates."""
+        return self._pairs.score(x, *self.path.coefficients(t, self._pairs.checked(x)[:, 0])[:2])
 
 
 @dataclass(frozen=True, eq=False)
