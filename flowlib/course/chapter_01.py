@@ -354,8 +354,10 @@ def grade_continuity(residual: Any) -> None:
             - math.log(2 * math.pi)
         )
 
-    def generating(x: Tensor, t: Tensor) -> Tensor:
-        return torch.stack([x[:, 0], -x[:, 1] / 2], dim=1)
+    def generating(x: Tensor, t: Tensor) -> Tensor:  # stretch and squeeze, and turn along the ellipses
+        return torch.stack(
+            [x[:, 0] - t * x[:, 1] * torch.exp(t), t * x[:, 0] * torch.exp(-2 * t) - x[:, 1] / 2], dim=1
+        )
 
     def other(x: Tensor, t: Tensor) -> Tensor:  # a full Jacobian and a velocity that depends on time
         return torch.stack([x[:, 1] * x[:, 0] + t, 2 * x[:, 0] + x[:, 1] * torch.exp(t)], dim=1)
@@ -380,8 +382,8 @@ def grade_continuity(residual: Any) -> None:
             dt - moved - spread,
         ),
         ("sign error in ∂p/∂t: it is added to ∇·(p v)", -dt + moved + spread),
-        ("sign error in ∇p · v", dt - moved + spread),
-        ("sign error in p ∇·v", dt + moved - spread),
+        ("sign error in ∇p · v: the product rule has a plus before it", dt - moved + spread),
+        ("sign error in p ∇·v: the product rule has a plus before it", dt + moved - spread),
         (no_gradient, dt + spread),
         (f"{no_gradient}; and ∂p/∂t is missing", spread),
         (f"{no_gradient}; and the rest is divided by p", dt / p + div),
@@ -463,15 +465,11 @@ def grade_gauge(w: Any) -> None:
                 x @ J.T,
             ),
             (
-                "turn the gradient, not the point: J Σ⁻¹ x runs along the ellipses, Σ⁻¹ J x cuts them. (Points are "
-                "rows, so a matrix A acts as x @ A.T; x @ A applies its transpose)",
+                "turn the gradient, not the point: J Σ⁻¹ x runs along the ellipses, Σ⁻¹ J x, which in the plane is "
+                "J Σ x up to a constant, cuts them. (Points are rows: A acts as x @ A.T, and x @ A is its transpose)",
                 x @ (precision @ J).T,
             ),
             (along_gradient, x @ precision),
-            (
-                "J Σ x turns Σ x, but the gradient of log p is -Σ⁻¹ x: invert the covariance",
-                x @ (J @ covariance).T,
-            ),
         ]
         for diagnosis, value in mistakes:  # at whatever speed, in either sense
             if agree(result, (result * value).sum() / value.square().sum() * value):
