@@ -41,7 +41,6 @@ BOOK = Path(__file__).resolve().parent.parent
 # copies of themes and extensions.
 STYLE_SHEETS = [
     "_static/pygments.css",
-    "_static/mystnb.*.css",
     "_static/sphinx-design.min.css",
     "_vendor/katex/katex-swap.min.css",
     "_static/course.css",
@@ -61,6 +60,7 @@ REFUSED = [
     "copybutton.js",
     "design-tabs.js",
     "exercise.css",
+    "mystnb.*.css",
     "proof.css",
     "sphinx-thebe.css",
     "sphinx-thebe.js",

@@ -47,20 +47,19 @@
     menu.querySelector("summary").focus();
   });
 
-  // The list of contents marks the section that is being read.
+  // The list of contents marks the section that is being read: the innermost one a third of the way down the window.
   const links = new Map(all("#contents a").map((link) => [decodeURIComponent(link.hash.slice(1)), link]));
-  const headings = all("article section[id] > :is(h2, h3)").filter((h) => links.has(h.parentElement.id));
-  if (headings.length) {
-    const mark = () => {
-      const reading = headings.findLast((heading) => heading.getBoundingClientRect().top < innerHeight / 3);
-      for (const [id, link] of links) {
-        if (id === reading?.parentElement.id) link.setAttribute("aria-current", "true");
-        else link.removeAttribute("aria-current");
-      }
-    };
-    const watcher = new IntersectionObserver(mark, { rootMargin: "0px 0px -66% 0px" });
-    for (const heading of headings) watcher.observe(heading);
-  }
+  const reading = new Set();
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) reading[isIntersecting ? "add" : "delete"](target);
+    const current = sections.findLast((section) => reading.has(section));
+    for (const [id, link] of links) {
+      if (id === current?.id) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+  }, { rootMargin: "-33% 0px -66% 0px" });
+  const sections = all("article section section[id]").filter((section) => links.has(section.id));
+  for (const section of sections) watcher.observe(section);
 
   // A box wider than the column scrolls by itself; while it does, the keyboard reaches it too.
   const boxes = "article :is(.formula, pre, .pst-scrollable-table-container, .output.text_html)";
