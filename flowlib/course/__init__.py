@@ -3,6 +3,7 @@
 from flowlib.course.budgets import budget, device, generator
 from flowlib.course.claims import ClaimError, claim
 from flowlib.course.exercises import GradeError, check, hint
+from flowlib.course.labs import lab, slider
 from flowlib.course.pages import hints, quiz
 
 __all__ = [
@@ -15,5 +16,7 @@ __all__ = [
     "generator",
     "hint",
     "hints",
+    "lab",
     "quiz",
+    "slider",
 ]
