@@ -1,4 +1,4 @@
-"""Live labs: sliders that re-run Python where a kernel listens, and the same pictures, made in advance, where none does.
+"""Live labs: sliders that re-run Python where a kernel listens, the same pictures made in advance where none does.
 
 A published page has no kernel, so an ipywidgets slider there would be dead, and bring megabytes of script for it. `lab`
 looks where it runs: in a live notebook it shows widgets; while the book is built or tested it draws every
@@ -35,13 +35,17 @@ def slider(label: str, symbol: str, values: Sequence[Any], default: Any = None) 
     values = tuple(values)
     default = values[0] if default is None and values else default
     if len(values) < 2 or default not in values:
-        raise ValueError(f"slider {label!r} needs two values or more, the default among them; got {values}, {default!r}")
+        raise ValueError(
+            f"slider {label!r} needs at least two values and a default among them: {values}, {default!r}"
+        )
     return Control(label, symbol, values, default)
 
 
 def is_static() -> bool:
     """Whether the page under construction will have no kernel: the book's build, nbval, or plain Python."""
-    if os.environ.get("FLOWLIB_STATIC") == "1" or "PYTEST_VERSION" in os.environ:  # pytest sets it, kernels inherit it
+    if (
+        os.environ.get("FLOWLIB_STATIC") == "1" or "PYTEST_VERSION" in os.environ
+    ):  # pytest sets it, kernels inherit it
         return True
     if importlib.util.find_spec("ipywidgets") is None or importlib.util.find_spec("IPython") is None:
         return True

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from flowlib.figures.palette import LIGHT
@@ -268,6 +269,11 @@ def loglog_order(
     """Plot error against step size on log-log axes and, given `order`, a triangle of that slope below it."""
     sizes, errors = np.asarray(h, dtype=float), np.asarray(error, dtype=float)
     ax.loglog(sizes, errors, marker=marker, color=_color(role), label=label)
+    if np.ptp(np.log10(ax.get_xlim())) < 2:  # too few powers of ten to read a scale from
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
     if order is not None:
         i = np.argsort(sizes)[len(sizes) // 4 : len(sizes) // 4 + 2]  # between two steps, away from rounding
         (a, b), low = sizes[i], errors[i[0]] / 3
