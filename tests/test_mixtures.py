@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import jacrev, jvp, vmap
@@ -14,13 +14,15 @@ from flowlib.mixtures import GaussianMixture, MarginalVelocity
 from flowlib.paths import AffinePath, conical, cosine, linear
 from flowlib.solvers import RK4, odeint
 
+D = 3  # in two dimensions an orthogonal matrix of eigenvectors is symmetric, and hides a lost transpose
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def mixture(
-    kind: str, d: int = 2, K: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64
+    kind: str, d: int = D, K: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> GaussianMixture:
     """A mixture with unequal weights, whose covariances are `round`, `axes` or `full`."""
     g = generator(seed)
@@ -33,7 +35,7 @@ def mixture(
 
 
 MIXTURES = {kind: mixture(kind) for kind in ("round", "axes", "full")}
-NOISE = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), [1.0])
+NOISE = GaussianMixture(torch.zeros(1, D, dtype=torch.float64), [1.0])
 SOURCES = {"noise": None, "round": mixture("round", K=2, seed=5), "full": mixture("full", K=2, seed=5)}
 PATHS = {"linear": linear, "cosine": cosine, "conical": conical(0.1)}
 each_kind = pytest.mark.parametrize("kind", MIXTURES)
@@ -72,7 +74,7 @@ def test_log_prob_is_that_of_torch_distributions(kind: str, d: int):
 
 @each_kind
 def test_score_is_the_gradient_of_log_prob(kind: str):
-    p, x = MIXTURES[kind], 3 * torch.randn(50, 2, generator=generator(), dtype=torch.float64)
+    p, x = MIXTURES[kind], 3 * torch.randn(50, D, generator=generator(), dtype=torch.float64)
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(p.log_prob(x).sum(), x)
     torch.testing.assert_close(p.score(x), gradient, rtol=1e-12, atol=1e-12)
@@ -101,7 +103,7 @@ def test_samples_have_the_law(kind: str):
         white = torch.linalg.solve_triangular(torch.linalg.cholesky(as_matrices(p)[k]), mine.T, upper=False)
         # means of m independent values of variance 1, and products of variance at most 2
         assert white.mean(1).abs().max() < 5 / math.sqrt(len(mine))
-        assert (white @ white.T / len(mine) - torch.eye(2)).abs().max() < 5 * math.sqrt(2 / len(mine))
+        assert (white @ white.T / len(mine) - torch.eye(D)).abs().max() < 5 * math.sqrt(2 / len(mine))
 
 
 def test_balanced_samples_hold_the_exact_number_of_each_component_in_random_order():
@@ -124,7 +126,7 @@ def test_samples_come_from_the_generator_alone():
     first, second = (p.sample(20, generator=generator(3)) for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(state, torch.get_rng_state())
-    assert p.sample(0).shape == (0, 2)
+    assert p.sample(0, generator=generator()).shape == (0, D)
     with pytest.raises(ValueError, match="n = -1"):
         p.sample(-1)
 
@@ -150,7 +152,7 @@ def test_marginals_have_the_moments_of_a_sum_of_independent_variables(
 @each_source
 @each_kind
 def test_marginals_at_the_ends_are_source_and_target(kind: str, source: GaussianMixture | None):
-    p, x = MIXTURES[kind], torch.randn(20, 2, generator=generator(), dtype=torch.float64)
+    p, x = MIXTURES[kind], torch.randn(20, D, generator=generator(), dtype=torch.float64)
     start, end = (p.marginal(linear, t, source).log_prob(x) for t in (0.0, 1.0))
     torch.testing.assert_close(start, (source or NOISE).log_prob(x), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(end, p.log_prob(x), rtol=1e-12, atol=1e-12)
@@ -168,9 +170,9 @@ def test_velocity_is_the_conditional_mean(kind: str, source: GaussianMixture | N
     x = p.marginal(path, t, source).sample(4, generator=generator(1))
     x_1 = p.sample(n, generator=generator(2))
     alpha, sigma, alpha_dot, sigma_dot = path.coefficients(t, x_1)
-    x_0 = (x[:, None] - alpha * x_1) / sigma  # (4, n, 2)
+    x_0 = (x[:, None] - alpha * x_1) / sigma  # (4, n, D)
     log_weight = (
-        -x_0.square().sum(-1) / 2 if source is None else source.log_prob(x_0.reshape(-1, 2)).reshape(4, n)
+        -x_0.square().sum(-1) / 2 if source is None else source.log_prob(x_0.reshape(-1, D)).reshape(4, n)
     )
     weight = log_weight.softmax(1)[..., None]
     target = alpha_dot * x_1 + sigma_dot * x_0
@@ -209,7 +211,7 @@ def test_velocity_satisfies_the_continuity_equation(
 
 @each_kind
 def test_velocity_at_both_ends_of_time(kind: str):
-    p, x = MIXTURES[kind], torch.randn(20, 2, generator=generator(), dtype=torch.float64)
+    p, x = MIXTURES[kind], torch.randn(20, D, generator=generator(), dtype=torch.float64)
     mean = moments(p)[0].expand_as(x)
     v = p.marginal_velocity(linear)
     torch.testing.assert_close(v(x, 0.0), mean - x, rtol=0, atol=1e-12)  # x_0 = x, and x_1 is unknown
@@ -221,15 +223,15 @@ def test_velocity_at_both_ends_of_time(kind: str):
 
 @each_source
 def test_velocity_needs_no_clamp(source: GaussianMixture | None):
-    p = GaussianMixture([[5.0, 0.0], [-5.0, 0.0]], [[1e-4, 1e-2], [1e-2, 1e-4]])
-    v, x = p.marginal_velocity(linear, source), 10 * torch.randn(100, 2, generator=generator())
+    p = GaussianMixture([[5.0, 0.0, 1.0], [-5.0, 0.0, 1.0]], [[1e-4, 1e-2, 1.0], [1e-2, 1e-4, 1.0]])
+    v, x = p.marginal_velocity(linear, source), 10 * torch.randn(100, D, generator=generator())
     for t in (0.0, 1e-6, 1 - 2**-24, 1.0):
         assert v(x, t).isfinite().all()
 
 
 def test_the_flow_of_one_gaussian_is_the_affine_map_between_square_roots():
     p = mixture("full", K=1)
-    x_0 = torch.randn(16, 2, generator=generator(), dtype=torch.float64)
+    x_0 = torch.randn(16, D, generator=generator(), dtype=torch.float64)
     eigenvalues, Q = torch.linalg.eigh(p.covariances[0])
     for t in (0.3, 1.0):  # x_t = t mu + (t^2 S + (1 - t)^2 I)^(1/2) x_0
         root = Q @ torch.diag((t**2 * eigenvalues + (1 - t) ** 2).sqrt()) @ Q.T
@@ -250,21 +252,21 @@ def test_the_flow_carries_the_density_of_the_source_to_that_of_the_target(
     x_0 = (source or NOISE).sample(32, generator=generator(4))
 
     def with_log_density(y: Tensor, t: Tensor | float) -> Tensor:  # d log p/dt = -div v along the flow
-        return torch.cat([v(y[:, :2], t), -divergence(v, y[:, :2], t)[:, None]], dim=1)
+        return torch.cat([v(y[:, :D], t), -divergence(v, y[:, :D], t)[:, None]], dim=1)
 
     start = torch.cat([x_0, (source or NOISE).log_prob(x_0)[:, None]], dim=1)
     end = odeint(with_log_density, start, steps=100, method=RK4)
-    torch.testing.assert_close(end[:, 2], p.log_prob(end[:, :2]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(end[:, D], p.log_prob(end[:, :D]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("source", ["noise", "round", "axes", "full"])
 def test_one_law_in_three_shapes_of_covariance(source: str):
     x, t = (
-        torch.randn(9, 2, generator=generator(), dtype=torch.float64),
+        torch.randn(9, D, generator=generator(), dtype=torch.float64),
         torch.linspace(0, 1, 9, dtype=torch.float64),
     )
     p, q = MIXTURES["round"], None if source == "noise" else mixture(source, K=2, seed=5)
-    shapes = [p.covariances, p.covariances[:, None].expand(3, 2), as_matrices(p)]
+    shapes = [p.covariances, p.covariances[:, None].expand(3, D), as_matrices(p)]
     results = []
     for covariances in shapes:
         same = GaussianMixture(p.means, covariances, p.weights)
@@ -279,11 +281,11 @@ def test_one_law_in_three_shapes_of_covariance(source: str):
 @each_kind
 def test_standard_noise_is_the_default_source_and_times_may_differ(kind: str, source: GaussianMixture | None):
     p, t = MIXTURES[kind], torch.linspace(0, 1, 6, dtype=torch.float64)
-    x = torch.randn(6, 2, generator=generator(), dtype=torch.float64)
+    x = torch.randn(6, D, generator=generator(), dtype=torch.float64)
     v = p.marginal_velocity(linear, source)
     one_by_one = torch.cat([v(x[i : i + 1], float(t[i])) for i in range(6)])
     torch.testing.assert_close(v(x, t, label=torch.zeros(6)), one_by_one, rtol=1e-12, atol=1e-12)
-    written_out = GaussianMixture(torch.zeros(2, 2), torch.eye(2).expand(2, 2, 2))
+    written_out = GaussianMixture(torch.zeros(2, D), torch.eye(D).expand(2, D, D))
     torch.testing.assert_close(
         p.marginal_velocity(linear, written_out)(x, t),
         p.marginal_velocity(linear)(x, t),
@@ -299,7 +301,7 @@ def test_standard_noise_is_the_default_source_and_times_may_differ(kind: str, so
 def test_velocity_can_be_differentiated_twice_and_transformed(source: GaussianMixture | None):
     v, x = (
         MIXTURES["full"].marginal_velocity(linear, source),
-        torch.randn(3, 2, generator=generator()).double(),
+        torch.randn(3, D, generator=generator()).double(),
     )
     t = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
     with torch.random.fork_rng():
@@ -318,7 +320,7 @@ def test_velocity_can_be_differentiated_twice_and_transformed(source: GaussianMi
 @pytest.mark.parametrize("asked", [torch.float32, torch.float64])
 def test_results_take_the_dtype_of_the_points(stored: torch.dtype, asked: torch.dtype):
     p = mixture("full", dtype=stored)
-    x = torch.randn(50, 2, generator=generator(), dtype=torch.float64)
+    x = torch.randn(50, D, generator=generator(), dtype=torch.float64)
     exact = p.marginal_velocity(linear)(x, 0.5)
     results = p.marginal_velocity(linear)(x.to(asked), 0.5), p.score(x.to(asked)), p.log_prob(x.to(asked))
     assert {r.dtype for r in results} == {asked}
@@ -329,7 +331,7 @@ def test_results_take_the_dtype_of_the_points(stored: torch.dtype, asked: torch.
 
 def test_results_are_made_where_the_points_are():
     """The meta device computes shapes alone, and refuses to mix with another device."""
-    x = torch.zeros(5, 2, device="meta")
+    x = torch.zeros(5, D, device="meta")
     for kind, p in MIXTURES.items():
         for source in SOURCES.values():
             assert p.marginal_velocity(linear, source)(x, torch.zeros(5)).device.type == "meta", kind
@@ -339,7 +341,7 @@ def test_results_are_made_where_the_points_are():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @each_kind
 def test_a_gpu_agrees(kind: str):
-    p, x = MIXTURES[kind], torch.randn(50, 2, generator=generator(), dtype=torch.float64)
+    p, x = MIXTURES[kind], torch.randn(50, D, generator=generator(), dtype=torch.float64)
     on_gpu = p.marginal_velocity(linear, SOURCES["full"])(x.cuda(), torch.linspace(0, 1, 50))
     torch.testing.assert_close(
         on_gpu.cpu(), p.marginal_velocity(linear, SOURCES["full"])(x, torch.linspace(0, 1, 50))
@@ -350,11 +352,9 @@ def test_a_gpu_agrees(kind: str):
 # Refusals
 
 
-@settings(max_examples=50)
 @given(K=st.integers(1, 4), d=st.integers(1, 4), shape=st.lists(st.integers(1, 4), max_size=4).map(tuple))
 def test_covariances_that_do_not_fit_are_refused_with_both_shapes(K: int, d: int, shape: tuple[int, ...]):
-    if shape in ((K,), (K, d), (K, d, d)):
-        return
+    assume(shape not in ((K,), (K, d), (K, d, d)))
     with pytest.raises(ValueError, match="covariances") as error:
         GaussianMixture(torch.zeros(K, d), torch.ones(shape))
     assert str((K, d)) in str(error.value)
@@ -363,11 +363,10 @@ def test_covariances_that_do_not_fit_are_refused_with_both_shapes(K: int, d: int
 
 @given(shape=st.lists(st.integers(0, 4), max_size=3).map(tuple))
 def test_points_that_do_not_fit_are_refused(shape: tuple[int, ...]):
-    if len(shape) == 2 and shape[1] == 2:
-        return
+    assume(len(shape) != 2 or shape[1] != D)
     p = MIXTURES["round"]
     for method in (p.log_prob, p.score, lambda x: p.marginal_velocity(linear)(x, 0.5)):
-        with pytest.raises(ValueError, match=r"\(B, 2\)") as error:
+        with pytest.raises(ValueError, match=rf"\(B, {D}\)") as error:
             method(torch.zeros(shape))
         assert str(shape) in str(error.value)
 
@@ -398,18 +397,18 @@ def test_half_precision_is_refused():
     p = MIXTURES["round"]
     for method in (p.log_prob, p.score, lambda x: p.marginal_velocity(linear)(x, 0.5)):
         with pytest.raises(TypeError, match="bfloat16"):
-            method(torch.zeros(3, 2, dtype=torch.bfloat16))
+            method(torch.zeros(3, D, dtype=torch.bfloat16))
     with pytest.raises(TypeError, match="times"):
-        p.marginal_velocity(linear)(torch.zeros(3, 2), torch.zeros(3, dtype=torch.bfloat16))
+        p.marginal_velocity(linear)(torch.zeros(3, D), torch.zeros(3, dtype=torch.bfloat16))
 
 
 def test_unfit_sources_and_times_are_refused():
-    with pytest.raises(ValueError, match=r"\(3, 4\) and \(3, 2\)"):
-        MarginalVelocity(MIXTURES["round"], linear, mixture("round", d=4))
+    with pytest.raises(ValueError, match=r"\(3, 5\) and \(3, 3\)"):
+        MarginalVelocity(MIXTURES["round"], linear, mixture("round", d=5))
     with pytest.raises(ValueError, match=r"\(2,\)"):
         MIXTURES["round"].marginal(linear, torch.zeros(2))
     with pytest.raises(ValueError, match=r"\(2,\)"):
-        MIXTURES["round"].marginal_velocity(linear)(torch.zeros(3, 2), torch.zeros(2))
+        MIXTURES["round"].marginal_velocity(linear)(torch.zeros(3, D), torch.zeros(2))
 
 
 def test_numbers_may_be_whole_and_reprs_are_short():
