@@ -106,7 +106,7 @@ def write(vendor: Path = VENDOR) -> None:
 
 
 def check(vendor: Path = VENDOR) -> list[str]:
-    """What differs between the files below `vendor` and the manifest beside them: one line each, none if all is well."""
+    """What differs between the files below `vendor` and the manifest beside them, one line each."""
     manifest = vendor / MANIFEST
     if not manifest.is_file():
         return [f"{manifest} is missing"]

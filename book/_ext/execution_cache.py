@@ -22,7 +22,7 @@ KEPT = 3
 
 
 def digest(root: Path) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of flowlib's code, its names, and requirements.txt below `root`."""
+    """16 hexadecimal digits that change with flowlib's files below `root` and with requirements.txt."""
     files = sorted(file for file in (root / "flowlib").rglob("*") if file.suffix in CODE and file.is_file())
     sha = hashlib.sha256()
     for file in [*files, root / "requirements.txt"]:

@@ -1,4 +1,4 @@
-"""What a reader misses in the theme: folds that need no script, an honest edit link, a description for searches."""
+"""What readers need beyond what Sphinx writes: folds without a script, visible claims, honest links and roles."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
+from sphinx.writers.html5 import HTML5Translator
+from sphinx_design.dropdown import dropdown_main
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
-    from sphinx.writers.html5 import HTML5Translator
 
 DESCRIPTION = 155  # characters that search engines show
 
@@ -23,7 +24,8 @@ class fold_title(nodes.TextElement):
 
 
 def visit_fold(translator: HTML5Translator, node: nodes.Element) -> None:
-    translator.body.append(translator.starttag(node, "details", CLASS="admonition"))
+    state = {"open": "open"} if node["open"] else {}
+    translator.body.append(translator.starttag(node, "details", CLASS="admonition", **state))
 
 
 def depart_fold(translator: HTML5Translator, node: nodes.Element) -> None:
@@ -38,18 +40,43 @@ def depart_fold_title(translator: HTML5Translator, node: nodes.Element) -> None:
     translator.body.append("</summary>\n")
 
 
-def make_folds(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Turn every admonition, exercise or solution with the class `dropdown` into a fold."""
+def visit_citation(translator: HTML5Translator, node: nodes.Element) -> None:
+    """An entry of the bibliography, whose role in docutils is one that browsers no longer know."""
+    HTML5Translator.visit_citation(translator, node)
+    translator.body[-1] = translator.body[-1].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def make_fold(block: nodes.Element, title: nodes.Element, classes: list[str]) -> None:
+    """Replace `block` by a fold that opens at its title. Links in the title become text: the title is the button."""
+    for link in list(title.findall(nodes.reference)):
+        link.replace_self(link.children)
+    folded = fold("", fold_title("", "", *title.children), ids=block["ids"], classes=classes)
+    folded["open"] = bool(block.get("opened"))
+    folded += [child for child in block.children if child is not title]
+    block.replace_self(folded)
+
+
+def dress(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Fold dropdowns, class or directive; mark the output of `claim`; set the word that opens a proof apart."""
     if app.builder.format != "html":
         return
-    for node in list(doctree.findall(nodes.Admonition)):
-        title = next((child for child in node.children if isinstance(child, nodes.title)), None)
-        if title is None or "dropdown" not in node["classes"]:
-            continue
-        classes = [name for name in node["classes"] if name != "dropdown"]
-        folded = fold("", fold_title("", "", *title.children), ids=node["ids"], classes=classes)
-        folded += [child for child in node.children if child is not title]
-        node.replace_self(folded)
+    for block in list(doctree.findall(nodes.Admonition)):
+        title = next((child for child in block.children if isinstance(child, nodes.title)), None)
+        if title is not None and "dropdown" in block["classes"]:
+            make_fold(block, title, [name for name in block["classes"] if name != "dropdown"])
+        elif title is None and "proof" in block["classes"]:
+            opening = next(block.findall(nodes.Text), None)
+            if opening is not None and opening.startswith("Proof. "):
+                rest = nodes.Text(opening.removeprefix("Proof."))
+                opening.parent.replace(opening, [nodes.emphasis("", "Proof."), rest])
+    for block in list(doctree.findall(dropdown_main)):
+        title, content = block.children
+        words = next(part for part in title.children if "sd-summary-text" in part.get("classes", ()))
+        block.children = content.children
+        make_fold(block, words, ["hint"])
+    for output in doctree.findall(nodes.literal_block):
+        if "output" in output["classes"] and output.astext().startswith("✓"):
+            output["classes"].append("claims")
 
 
 def describe(doctree: nodes.document) -> str:
@@ -87,6 +114,7 @@ def complete_page(
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(fold, html=(visit_fold, depart_fold))
     app.add_node(fold_title, html=(visit_fold_title, depart_fold_title))
-    app.connect("doctree-resolved", make_folds)
+    app.add_node(nodes.citation, override=True, html=(visit_citation, HTML5Translator.depart_citation))
+    app.connect("doctree-resolved", dress)
     app.connect("html-page-context", complete_page, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
