@@ -26,6 +26,7 @@ __all__ = [
     "moons",
     "pinwheel",
     "s_curve",
+    "three_arms",
 ]
 
 
@@ -83,6 +84,22 @@ def eight_gaussians(law: str = "ffjord") -> GaussianMixture:
     angles = torch.arange(8) * (math.pi / 4)
     means = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
     return GaussianMixture(means, [deviation**2] * 8, name=f"8 Gaussians, {law}", entropy=entropy)
+
+
+def three_arms() -> GaussianMixture:
+    """Three Gaussians centered at distance 2 from the origin, at 90, 210 and 330 degrees, with weights 0.5, 0.3 and 0.2.
+
+    Each has standard deviation 0.5 along the circle and 0.2 across it: a small target that is neither round nor
+    symmetric, so that swapped axes, wrong weights and plain rotations all show.
+
+    >>> three_arms().weights
+    tensor([0.5000, 0.3000, 0.2000])
+    """
+    angles = torch.tensor([90.0, 210.0, 330.0]).deg2rad()
+    across = torch.stack([angles.cos(), angles.sin()], dim=1)  # (3, 2)
+    along = torch.stack([-angles.sin(), angles.cos()], dim=1)
+    covariances = 0.2**2 * across[:, :, None] * across[:, None] + 0.5**2 * along[:, :, None] * along[:, None]
+    return GaussianMixture(2 * across, covariances, [0.5, 0.3, 0.2], name="three arms", entropy=1.56494498)
 
 
 def moons(law: str = "sklearn") -> GaussianMixture | Toy:

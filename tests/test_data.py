@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from sklearn.datasets import make_moons, make_s_curve
 from torch import Tensor
 
-from flowlib.data import GaussianMixture, Toy, checkerboard, eight_gaussians, moons, pinwheel, s_curve
+from flowlib.data import GaussianMixture, Toy, checkerboard, eight_gaussians, moons, pinwheel, s_curve, three_arms
 
 TOYS = [
     *(moons(law) for law in ("sklearn", "ffjord", "tutorial")),
@@ -18,6 +18,7 @@ TOYS = [
     checkerboard(),
     pinwheel(),
     s_curve(),
+    three_arms(),
 ]
 MIXTURES = [toy for toy in TOYS if isinstance(toy, GaussianMixture)]
 each_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
