@@ -1,0 +1,126 @@
+// The mathematics of flowlib in the reader's browser: fields, and one Runge-Kutta loop for every Butcher tableau.
+// Points stand flat in Float64Arrays: x_1 and x_2 of the first point, then of the second, and so on.
+// A field v(x, t, out) writes the velocities of all points into `out`.
+
+// The inverse of `encode16` in explorable.py: base64 of little-endian float16 numbers -> Float32Array.
+export function decode16(text) {
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  return Float32Array.from(new Uint16Array(bytes.buffer), (bits) => {
+    const sign = bits >> 15 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = (bits & 1023) / 1024;
+    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
+  });
+}
+
+// v(x) = A x
+function linear({ matrix: [[a, b], [c, d]] }) {
+  return (x, t, out) => {
+    for (let i = 0; i < x.length; i += 2) {
+      const p = x[i], q = x[i + 1];
+      out[i] = a * p + b * q;
+      out[i + 1] = c * p + d * q;
+    }
+  };
+}
+
+// v(x, t) = strength exp(-|x - c|^2 / (2 radius^2)) J (x - c) about the traveling center c
+function vortex({ strength, radius, start, end }) {
+  return (x, t, out) => {
+    const c = start.map((from, i) => from + t * (end[i] - from));
+    for (let i = 0; i < x.length; i += 2) {
+      const p = x[i] - c[0], q = x[i + 1] - c[1];
+      const speed = strength * Math.exp(-(p * p + q * q) / (2 * radius * radius));
+      out[i] = -speed * q;
+      out[i + 1] = speed * p;
+    }
+  };
+}
+
+// Walks over points x at time t on the linear path from N(0, I) to the mixture sum_k w_k N(mu_k, S_k) and calls
+// write(i, v, score, log p) for each. With C = t^2 S_k + (1 - t)^2 I and posterior weights r_k,
+//     v = sum_k r_k [mu_k + (t S_k - (1 - t) I) C^-1 (x - t mu_k)],   score = -sum_k r_k C^-1 (x - t mu_k).
+function posterior({ weights, means, covariances }, x, t, write) {
+  const parts = weights.map((w, k) => {
+    const [[a, b], [, d]] = covariances[k], [m, n] = means[k], s = (1 - t) ** 2;
+    const A = t * t * a + s, B = t * t * b, D = t * t * d + s, det = A * D - B * B;
+    return { a, b, d, m, n, A: D / det, B: -B / det, D: A / det, top: Math.log(w / (2 * Math.PI)) - Math.log(det) / 2, p: 0, q: 0, r: 0 };
+  });
+  for (let i = 0; i < x.length; i += 2) {
+    let top = -Infinity, sum = 0, v = 0, u = 0, f = 0, g = 0;
+    for (const k of parts) {
+      const y = x[i] - t * k.m, z = x[i + 1] - t * k.n;
+      k.p = k.A * y + k.B * z;
+      k.q = k.B * y + k.D * z;
+      k.r = k.top - (y * k.p + z * k.q) / 2;
+      if (k.r > top) top = k.r;
+    }
+    for (const k of parts) sum += k.r = Math.exp(k.r - top);
+    for (const { a, b, d, m, n, p, q, r } of parts) {
+      f -= r * p;
+      g -= r * q;
+      v += r * (m + t * (a * p + b * q) - (1 - t) * p);
+      u += r * (n + t * (b * p + d * q) - (1 - t) * q);
+    }
+    write(i, v / sum, u / sum, f / sum, g / sum, top + Math.log(sum));
+  }
+}
+
+// The exact marginal velocity, plus c J score: that carries the same densities, since div(p J grad log p) = div(J grad p) = 0.
+function mixture(spec, c = 0) {
+  return (x, t, out) => posterior(spec, x, t, (i, v, u, f, g) => {
+    out[i] = v - c * g;
+    out[i + 1] = u + c * f;
+  });
+}
+
+export const fields = { linear, vortex, mixture };
+
+// log p_t(x) in nats, one for each point
+export function logDensity(spec, x, t) {
+  const out = new Float64Array(x.length / 2);
+  posterior(spec, x, t, (i, v, u, f, g, log) => (out[i / 2] = log));
+  return out;
+}
+
+// On the line: velocities, and the solution from x(0) = x. Where x' = sqrt|x| reaches 0 it may wait there, until tau at least.
+const wave = 1 + 4 * Math.PI ** 2;
+const forced = (t) => (Math.sin(2 * Math.PI * t) - 2 * Math.PI * Math.cos(2 * Math.PI * t)) / wave;
+export const scalars = {
+  forced: { velocity: (x, t) => Math.sin(2 * Math.PI * t) - x, solution: (x, t) => (x - forced(0)) * Math.exp(-t) + forced(t) },
+  root: {
+    velocity: (x) => Math.sqrt(Math.abs(x)),
+    solution(x, t, tau = 0) {
+      const root = Math.sqrt(Math.abs(x));
+      if (x > 0) return (root + t / 2) ** 2;
+      return t < 2 * root ? -((root - t / 2) ** 2) : Math.max(0, (t - Math.max(tau, 2 * root)) / 2) ** 2;
+    },
+  },
+  square: { velocity: (x) => x * x, solution: (x, t) => (x * t < 1 ? x / (1 - x * t) : Infinity) },
+};
+
+// One method, by its Butcher tableau { a, b, c }: extends [x(t0), x(t0 + h), ...] to `count` steps of length h.
+export function advance(states, count, field, t0, h, { a, b, c }) {
+  const slopes = b.map(() => states[0].slice()), inner = states[0].slice();
+  const combine = (x, weights, out) => {
+    out.set(x);
+    weights.forEach((w, j) => {
+      if (w) for (let i = 0, k = slopes[j], s = w * h; i < out.length; i++) out[i] += s * k[i];
+    });
+    return out;
+  };
+  for (let n = states.length - 1; n < count; n++) {
+    c.forEach((c_i, i) => field(combine(states[n], a[i], inner), t0 + (n + c_i) * h, slopes[i]));
+    states.push(combine(states[n], b, inner.slice()));
+  }
+  return states;
+}
+
+// The states x(t0), ..., x(t1) after each of `steps` equal steps.
+export function odeint(field, start, t0, t1, steps, tableau) {
+  return advance([Float64Array.from(start)], steps, field, t0, (t1 - t0) / steps, tableau);
+}
+
+// Where the polygon through N + 1 states is when a fraction s of its N steps is done.
+export function between(states, s, N = states.length - 1) {
+  const n = Math.min(Math.floor(s * N), N - 1);
+  return states[n].map((x, i) => x + (s * N - n) * (states[n + 1][i] - x));
+}
