@@ -87,7 +87,7 @@ def eight_gaussians(law: str = "ffjord") -> GaussianMixture:
 
 
 def three_arms() -> GaussianMixture:
-    """Three Gaussians centered at distance 2 from the origin, at 90, 210 and 330 degrees, with weights 0.5, 0.3 and 0.2.
+    """Three Gaussians centered at distance 2 from the origin, at 90, 210 and 330 degrees, weighing 0.5, 0.3, 0.2.
 
     Each has standard deviation 0.5 along the circle and 0.2 across it: a small target that is neither round nor
     symmetric, so that swapped axes, wrong weights and plain rotations all show.

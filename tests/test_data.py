@@ -10,7 +10,16 @@ from scipy.integrate import quad
 from sklearn.datasets import make_moons, make_s_curve
 from torch import Tensor
 
-from flowlib.data import GaussianMixture, Toy, checkerboard, eight_gaussians, moons, pinwheel, s_curve, three_arms
+from flowlib.data import (
+    GaussianMixture,
+    Toy,
+    checkerboard,
+    eight_gaussians,
+    moons,
+    pinwheel,
+    s_curve,
+    three_arms,
+)
 
 TOYS = [
     *(moons(law) for law in ("sklearn", "ffjord", "tutorial")),
@@ -86,8 +95,9 @@ def test_unknown_laws_are_refused_with_the_known_ones(make):
 @each_mixture
 def test_entropies_of_mixtures_by_quadrature(toy: GaussianMixture):
     """The trapezoidal rule on a grid of half a standard deviation: exact to 8 digits for so smooth a density."""
-    deviation = float(toy.covariances[0]) ** 0.5
-    low, high = toy.means.min(0).values - 8 * deviation, toy.means.max(0).values + 8 * deviation
+    variances = toy.covariances if toy.covariances.ndim == 1 else torch.linalg.eigvalsh(toy.covariances)
+    deviation, widest = float(variances.min()) ** 0.5, float(variances.max()) ** 0.5
+    low, high = toy.means.min(0).values - 8 * widest, toy.means.max(0).values + 8 * widest
     axes = (
         torch.arange(float(a), float(b), deviation / 2, dtype=torch.float64)
         for a, b in zip(low, high, strict=True)
