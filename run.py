@@ -81,7 +81,7 @@ def missing(find=importlib.util.find_spec, free=None):
 
 def fingerprint(root=ROOT):
     """What a complete environment of the checkout at `root` is marked with: a hash of all that decides its content."""
-    content = [str(root).encode(), sys.version.encode()]
+    content = [str(root).encode()]  # where the editable installation of flowlib points
     content += [(root / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
     return hashlib.sha256(b"\0".join(content)).hexdigest()
 
@@ -182,7 +182,7 @@ def pip(*arguments):
 def progress(line):
     """What one line of pip's output says to someone who waits, or None."""
     words = line.split()
-    if line.startswith("Collecting ") and "==" in line:
+    if words[:1] == ["Collecting"] and "==" in words[1]:
         return "collecting %s" % words[1]
     size = re.search(r"\((\d+(\.\d+)?) (MB|GB)\)", line)
     if words[:1] == ["Downloading"] and size and (size.group(3) == "GB" or float(size.group(1)) > 20):
@@ -245,15 +245,7 @@ def tests():
 
 def nbval(*files):
     """The arguments that run notebooks as tests: a cell that raises fails, and a claim that does not hold raises."""
-    flags = [
-        "--nbval-lax",
-        "--nbval-current-env",
-        "--nbval-cell-timeout=300",
-        "-n",
-        "2",
-        "--dist",
-        "loadscope",
-    ]
+    flags = "--nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadscope".split()
     return ["-m", "pytest"] + flags + [str(file) for file in files]
 
 
