@@ -1,7 +1,7 @@
 """Data of the course: toys of the plane, each with its law written out, and Gaussian mixtures (all chapters).
 
-Every law has `sample(n, *, generator=None, device=None)` -> (n, d), `log_prob(x)` -> (B,) in nats, a `name`, and its
-`entropy` in nats (None where it is unknown). Samples are in torch's default dtype.
+Every law has `sample(n, *, generator=None, device=None)` -> (n, 2) in torch's default dtype, a `name`, `log_prob(x)` ->
+(B,) in nats and its `entropy` in nats; where these two are unknown, the one raises and the other is None.
 """
 
 from __future__ import annotations

@@ -172,11 +172,9 @@ class GaussianMixture:
         elif covariances.shape[1] == 1:
             covariances = covariances[:, 0]
         means = alpha * pairs.target_means + sigma * pairs.source_means
-        weights = (
-            self.weights
-            if source is None
-            else torch.outer(self.weights, source.weights.to(self.means)).ravel()
-        )
+        weights = self.weights
+        if source is not None:
+            weights = torch.outer(weights, source.weights.to(weights)).ravel()
         return GaussianMixture(
             means.to(self.means), covariances, weights, name=f"{self.name} at t = {float(t):g}"
         )
@@ -298,7 +296,7 @@ class _Pairs:
             posterior's logarithm up to the normalization log p_t(x), (K, B). The batch stands last because sums over
             the short axes K and d are then sums of long rows, which is several times faster.
         """
-        x = self.checked(x).T
+        x = self.checked(x).T.contiguous()
         p = _Pairs(**{name: part.to(x)[..., None] for name, part in vars(self).items() if part is not None})
         z = x - sigma * p.source_means - alpha * p.target_means
         if p.inverse is not None:
