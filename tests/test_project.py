@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -125,3 +126,30 @@ def test_continuous_integration_skips_nothing_and_runs_the_documented_command():
     assert "set -euo pipefail" in script
     assert script.index("export REQUIRE_BROWSER=1") < script.index("\npython3 run.py test\n")
     assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], capture_output=True).returncode == 0
+
+
+# --- what the README and the guide for contributors promise ---
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_files_that_are_named_exist(name: str):
+    text = (ROOT / name).read_text()
+    linked = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    named = [path for path in re.findall(r"`([\w./*-]+/[\w./*-]*)`", text) if not path.startswith("_build/")]
+    assert linked or named
+    missing = [
+        path
+        for path in linked + named
+        if "NAME" not in path and "NN" not in path and not any(ROOT.glob(path))
+    ]
+    assert missing == []
+
+
+def test_the_example_of_the_readme_runs():
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        names: dict = {}
+        exec(example, names)
+    assert names["x_1"].shape == (1000, 2)
+    assert names["x_1"].isfinite().all()
