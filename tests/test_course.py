@@ -6,12 +6,30 @@ import re
 import time
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
 
-from flowlib.course import ClaimError, GradeError, budget, check, claim, device, generator, hint, hints, quiz
+from flowlib.course import (
+    ClaimError,
+    GradeError,
+    budget,
+    check,
+    claim,
+    device,
+    generator,
+    hint,
+    hints,
+    lab,
+    labs,
+    quiz,
+    slider,
+)
 from flowlib.course.exercises import Option, choice, find
+from flowlib.figures import scatter, show
 
 # Claims
 
@@ -533,3 +551,91 @@ def test_hints_unfold_one_inside_the_other(number):
     positions = [reader.text.index(text) for text in find(number).hints]
     assert positions == sorted(positions)
     assert not any(text in hints(number).text for text in find(number).hints)
+
+
+# Live labs
+
+
+def picture(steps=4, role="data"):
+    fig, ax = plt.subplots()
+    scatter(ax, torch.full((1, 2), float(steps)), role)
+    return show(fig, alt=f"One point whose two coordinates both equal the number of steps, {steps}.")
+
+
+CONTROLS = {
+    "steps": slider("Euler steps", "N", (1, 2, 4), default=4),
+    "role": slider("role", "r", ("data", "source")),
+}
+
+
+def test_a_live_lab_is_sliders_that_draw(monkeypatch):
+    monkeypatch.setattr(labs, "is_static", lambda: False)
+    drawn = []
+
+    def draw(**values):
+        drawn.append(values)
+        return picture(**values)
+
+    box = lab(draw, **CONTROLS)
+    steps, role, _ = box.children
+    assert (steps.description, role.description) == ("Euler steps, N", "role, r")
+    assert (steps.options, steps.value, role.value) == ((1, 2, 4), 4, "data")
+    steps.value = 2
+    role.value = "source"
+    assert drawn == [
+        {"steps": 4, "role": "data"},
+        {"steps": 2, "role": "data"},
+        {"steps": 2, "role": "source"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: lab(picture), ValueError, "needs a control"),
+        (lambda: lab(picture, steps=(1, 2)), TypeError, "slider"),
+        (lambda: lab(lambda steps: "nothing", steps=CONTROLS["steps"]), TypeError, "str"),
+        (lambda: slider("Steps", "N", (1,)), ValueError, r"two values.*\(1,\)"),
+        (lambda: slider("Steps", "N", ()), ValueError, r"two values.*\(\)"),
+        (lambda: slider("Steps", "N", (1, 2), default=3), ValueError, "default"),
+    ],
+)
+def test_bad_labs_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+NOTEBOOK = """
+import torch, matplotlib.pyplot as plt
+from flowlib.course import check, lab, slider
+from flowlib.figures import scatter, show, use
+use()
+def draw(N):
+    fig, ax = plt.subplots()
+    scatter(ax, torch.full((1, 2), float(N)), "data")
+    return show(fig, alt=f"One point whose two coordinates both equal the number of steps, {N}.")
+lab(draw, N=slider("Euler steps", "N", (1, 2, 4)))
+"""
+
+
+@pytest.mark.parametrize("static", [True, False], ids=["static", "live"])
+def test_a_lab_in_a_real_notebook(static, monkeypatch):
+    """A kernel that builds the book emits no widget; one that a reader started does, and shows diagnoses bare."""
+    monkeypatch.delenv("PYTEST_VERSION", raising=False)
+    monkeypatch.setenv("FLOWLIB_STATIC", "1" if static else "0")
+    cells = [nbformat.v4.new_code_cell(NOTEBOOK), nbformat.v4.new_code_cell("check('1.2', 'b')")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, allow_errors=True, timeout=60).execute()
+    shown, failed = (cell.outputs for cell in notebook.cells)
+    kinds = {kind for output in shown for kind in output.get("data", {})}
+    html = "".join(output.get("data", {}).get("text/html", "") for output in shown)
+    assert not [output.evalue for output in shown if output.output_type == "error"]
+    if static:
+        assert not [kind for kind in kinds if "widget" in kind]
+        assert "widgets" not in notebook.metadata
+        for N in (1, 2, 4):
+            assert f"the number of steps, {N}." in html
+    else:
+        assert "application/vnd.jupyter.widget-view+json" in kinds
+    assert failed[0].ename == "GradeError"
+    assert failed[0].traceback == [f"✗ {failed[0].evalue}"]

@@ -257,3 +257,9 @@ def test_roles_are_told_apart_by_everybody(palette, vision):
     for a, b in set(itertools.combinations(roles, 2)) - TOLD_APART_BY_SHAPE:
         seen_a, seen_b = (lab(VISION[vision] @ linear_rgb(palette[role])) for role in (a, b))
         assert np.linalg.norm(seen_a - seen_b) > 10, (a, b)  # about four times a just noticeable difference
+
+
+def test_no_points_draw_nothing():
+    fig, ax = plt.subplots()
+    figures.scatter(ax, torch.zeros(0, 2), "data")
+    figures.show(fig, alt=ALT)

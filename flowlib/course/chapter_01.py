@@ -245,10 +245,7 @@ def _wrong_flow_maps(v: Field, x: Tensor, t0: float, t1: float, steps: int) -> l
             "off by one: these are N + 1 shorter steps; N steps need N + 1 times, and so N intervals",
             run(h=(t1 - t0) / (steps + 1), steps=steps + 1),
         ),
-        (
-            "off by one: N steps of length (t1 - t0) / (N - 1) overshoot t1",
-            run(h=(t1 - t0) / (steps - 1)),
-        ),
+        ("off by one: N steps of length (t1 - t0) / (N - 1) overshoot t1", run(h=(t1 - t0) / (steps - 1))),
         ("the step is (t1 - t0) / N: yours is t1 / N, right for t0 = 0 only", run(h=t1 / steps)),
         ("the step is (t1 - t0) / N: yours is 1 / N, right from 0 to 1 only", run(h=1 / steps)),
         ("the clock starts at t0: yours starts at 0", run(start=0.0)),

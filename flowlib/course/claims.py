@@ -56,10 +56,7 @@ def claim(statement: str, measured: Any, relation: str, bound: Any) -> None:
     if relation == "in":
         if not isinstance(bound, tuple | list) or len(bound) != 2:
             raise TypeError(f"the bound of 'in' must be an interval (low, high), not {bound!r}")
-        limit = (
-            scalar(bound[0], "the lower bound"),
-            scalar(bound[1], "the upper bound"),
-        )
+        limit = (scalar(bound[0], "the lower bound"), scalar(bound[1], "the upper bound"))
         if not limit[0] <= limit[1]:
             raise ValueError(f"the interval [{limit[0]:g}, {limit[1]:g}] is empty")
         shown_bound = f"[{limit[0]:.6g}, {limit[1]:.6g}]"

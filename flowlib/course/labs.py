@@ -107,9 +107,9 @@ def _widgets(draw: Callable[..., Shown], controls: dict[str, Control]) -> Any:
 
 
 def _pictures(draw: Callable[..., Shown], controls: dict[str, Control]) -> Any:
-    from flowlib.figures.explorable import frames_explorable
-
     (name, control), *_ = controls.items()
     defaults = {other: c.default for other, c in controls.items()}
     frames = [_drawn(draw, defaults | {name: value}) for value in control.values]
+    from flowlib.figures.explorable import frames_explorable
+
     return frames_explorable(control, frames)

@@ -119,46 +119,33 @@ def scatter(
             f"marker {marker!r} is not 'o' or 's'; use ax.plot for a few points with other markers"
         )
     xy = _numpy(points, "points")
-    xy = xy[
-        np.lexsort((xy[:, 1], (20 * xy[:, 0] / np.ptp(xy[:, 0]).clip(1e-9)).round()))
-    ]  # neighbors compress
+    strip = np.digitize(xy[:, 0], np.linspace(*ax.get_xlim(), 20))
+    xy = xy[np.lexsort((xy[:, 1], strip))]  # up one strip after another: short steps make a small file
     dots = np.repeat(xy, 2, axis=0)  # a segment of length zero with round (square) caps is a dot (a square)
     codes = np.tile([Path.MOVETO, Path.LINETO], len(xy))
     caps = "round" if marker == "o" else "projecting"
     _stroke(ax, dots, codes, role, linewidth=size, capstyle=caps, alpha=alpha)
     if label is not None:
-        ax.plot(
-            [],
-            [],
-            marker,
-            color=_color(role),
-            markersize=max(size, 4),
-            markeredgewidth=0,
-            label=label,
-        )
+        ax.plot([], [], marker, color=_color(role), markersize=max(size, 4), markeredgewidth=0, label=label)
 
 
 def trajectories(
-    ax: Axes,
-    states: Tensor,
-    role: str = "path",
-    *,
-    label: str | None = None,
-    **style: Any,
+    ax: Axes, states: Tensor, role: str = "path", *, label: str | None = None, **style: Any
 ) -> None:
     """Draw B trajectories in the plane, states (N+1, B, 2), as lines in a role's color."""
-    xy = np.asarray(torch.as_tensor(states).detach().cpu(), dtype=float)
-    if xy.ndim != 3 or xy.shape[-1] != 2:
-        raise ValueError(f"states must have shape (N+1, B, 2), not {tuple(xy.shape)}")
+    xy = _numpy(states, "states", "(N+1, B, 2)")
     lines(ax, xy.swapaxes(0, 1), role, label=label, **style)
 
 
-def lines(ax: Axes, strands: np.ndarray, role: str, *, label: str | None = None, **style: Any) -> None:
-    """Draw many polylines (B, N, 2) in one go."""
-    count, length = strands.shape[:2]
+def lines(
+    ax: Axes, strands: Tensor | np.ndarray, role: str, *, label: str | None = None, **style: Any
+) -> None:
+    """Draw B polylines (B, N, 2) in one go; style is matplotlib's (linewidth, linestyle, alpha)."""
+    xy = _numpy(strands, "polylines", "(B, N, 2)")
+    count, length = xy.shape[:2]
     codes = np.tile([Path.MOVETO] + [Path.LINETO] * (length - 1), count)
     style = {"linewidth": 1.2, "capstyle": "round", "joinstyle": "round"} | style
-    _stroke(ax, strands.reshape(-1, 2), codes, role, **style)
+    _stroke(ax, xy.reshape(-1, 2), codes, role, **style)
     if label is not None:
         shown: dict[str, Any] = {
             key: style[key] for key in ("linewidth", "linestyle", "alpha") if key in style
@@ -186,24 +173,13 @@ def quiver(
     v = _numpy(field(x, torch.tensor(float(t))), "the field's values")
     speed = np.linalg.norm(v, axis=-1, keepdims=True)
     arrow = v / (longest or speed.max() or 1.0) * spacing
-    start, end = (
-        x.numpy() - arrow / 2,
-        x.numpy() + arrow / 2,
-    )  # centered: the arrow belongs to its middle
+    start, end = x.numpy() - arrow / 2, x.numpy() + arrow / 2  # the arrow belongs to its middle
     length = np.linalg.norm(arrow, axis=-1, keepdims=True)
     along = arrow / np.maximum(length, 1e-12) * np.minimum(0.35 * length, 0.28 * spacing)  # size of the head
     left, right = _turn(along, 155.0), _turn(along, -155.0)
     drawn = np.stack([start, end, end + left, end, end + right], 1)[length[:, 0] > 0.03 * spacing]
     codes = np.tile([Path.MOVETO, Path.LINETO, Path.MOVETO, Path.LINETO, Path.LINETO], len(drawn))
-    _stroke(
-        ax,
-        drawn.reshape(-1, 2),
-        codes,
-        role,
-        linewidth=0.9,
-        capstyle="round",
-        joinstyle="round",
-    )
+    _stroke(ax, drawn.reshape(-1, 2), codes, role, linewidth=0.9, capstyle="round", joinstyle="round")
 
 
 def warped_grid(
@@ -216,10 +192,7 @@ def warped_grid(
     samples: int = 97,
 ) -> None:
     """Draw the image of a square grid over [-window, window]^2 under map: (N, 2) -> (N, 2)."""
-    fixed, along = (
-        torch.linspace(-window, window, count),
-        torch.linspace(-window, window, samples),
-    )
+    fixed, along = (torch.linspace(-window, window, count), torch.linspace(-window, window, samples))
     upright = torch.stack(torch.meshgrid(fixed, along, indexing="ij"), -1)  # (count, samples, 2)
     grid = torch.cat([upright, upright.flip(-1)]).reshape(-1, 2)
     image = _numpy(map(grid), "the map's values")
@@ -247,12 +220,7 @@ def density(
     p = np.exp(np.asarray(log_prob(x).detach().cpu(), dtype=float)).reshape(resolution, resolution)
     for level in p.max() * (np.arange(levels) + 0.5) / levels:
         ax.contourf(
-            side,
-            side,
-            p,
-            levels=[level, np.inf],
-            colors=[_color(role)],
-            alpha=1 - 0.3 ** (1 / levels),
+            side, side, p, levels=[level, np.inf], colors=[_color(role)], alpha=1 - 0.3 ** (1 / levels)
         )
 
 
@@ -300,8 +268,8 @@ def _color(role: str) -> str:
     return LIGHT[role]
 
 
-def _numpy(points: Tensor, what: str) -> np.ndarray:
+def _numpy(points: Tensor | np.ndarray, what: str, shape: str = "(B, 2)") -> np.ndarray:
     xy = np.asarray(torch.as_tensor(points).detach().cpu(), dtype=float)
-    if xy.ndim != 2 or xy.shape[-1] != 2:
-        raise ValueError(f"{what} must have shape (B, 2), not {tuple(xy.shape)}")
+    if xy.ndim != shape.count(",") + 1 or xy.shape[-1] != 2:
+        raise ValueError(f"{what} must have shape {shape}, not {tuple(xy.shape)}")
     return xy
