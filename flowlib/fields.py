@@ -19,10 +19,14 @@ def expand_time(t: Tensor | float, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: t is neither a scalar nor one time for each point.
+        TypeError: t is in half precision.
 
     >>> expand_time(torch.tensor([0.0, 0.5]), torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 1, 1, 1])
     """
+    if isinstance(t, Tensor) and t.dtype in (torch.float16, torch.bfloat16):
+        # in bfloat16 one uniform time in 500 rounds to exactly 1: too late to repair here
+        raise TypeError(f"times must be float32 or float64, got {t.dtype}")
     t = torch.as_tensor(t, dtype=torch.promote_types(torch.float32, x.dtype), device=x.device)
     if t.ndim == 0:
         return t
