@@ -605,6 +605,21 @@ def test_bad_labs_are_named(call, error, message):
         call()
 
 
+def test_a_static_lab_turns_over_pictures_of_its_first_control():
+    page = lab(picture, **CONTROLS)
+    html = page._repr_html_()
+    assert set(page._repr_mimebundle_()) == {"text/html", "text/plain"}
+    assert html == lab(picture, **CONTROLS)._repr_html_()
+    assert [int(n) for n in re.findall(r'<div[^>]*aria-label="[^"]*number of steps, (\d)\."', html)] == [
+        4,
+        1,
+        2,
+        4,
+    ]
+    assert html.count('type="range"') == 1
+    assert "role, r = data" in html  # what the other control was set to
+
+
 NOTEBOOK = """
 import torch, matplotlib.pyplot as plt
 from flowlib.course import check, lab, slider

@@ -112,4 +112,8 @@ def _pictures(draw: Callable[..., Shown], controls: dict[str, Control]) -> Any:
     frames = [_drawn(draw, defaults | {name: value}) for value in control.values]
     from flowlib.figures.explorable import frames_explorable
 
-    return frames_explorable(control, frames)
+    fixed = ", ".join(
+        f"{c.label}, {c.symbol} = {c.default}" for other, c in controls.items() if other != name
+    )
+    caption = f"Drawn in advance for {fixed}; a running notebook has a slider for each." if fixed else None
+    return frames_explorable(control, frames, caption=caption)
