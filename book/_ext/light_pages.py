@@ -201,7 +201,14 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         lighten(Path(app.outdir))
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", name_strangers, priority=900)
     app.connect("build-finished", finish, priority=900)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    extensions = [file.read_bytes() for file in sorted((BOOK / "_ext").glob("*.py"))]
+    return {
+        "env_version": fingerprint(
+            *extensions
+        ),  # pages are written anew when the code that writes them changes
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

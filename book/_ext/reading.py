@@ -6,10 +6,13 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.writers.html5 import HTML5Translator
 from sphinx_design.dropdown import dropdown_main
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sphinx.application import Sphinx
 
 DESCRIPTION = 155  # characters that search engines show
@@ -79,6 +82,42 @@ def dress(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             output["classes"].append("claims")
 
 
+def visible(node: nodes.Element) -> Iterator[nodes.Node]:
+    """What is below `node` and not folded away."""
+    for child in node.children:
+        yield child
+        if isinstance(child, nodes.Element) and not isinstance(child, fold | HideCodeCellNode):
+            yield from visible(child)
+
+
+def lines(section: nodes.section) -> int:
+    """About how many lines of text a section is high in a column of 75 characters.
+
+    The browser lays a section out when it comes near; until then the scroll bar believes this.
+    """
+    height = 0.0
+    for node in visible(section):
+        if isinstance(node, nodes.paragraph):
+            height += 1.2 + len(node.astext()) / 75
+        elif isinstance(node, nodes.title | fold):
+            height += 2.5
+        elif isinstance(node, nodes.math_block):
+            height += 3.5
+        elif isinstance(node, nodes.literal_block):
+            height += 2 + 0.75 * node.astext().count("\n")
+        elif isinstance(node, nodes.image | nodes.raw):
+            height += 22
+    return round(height)
+
+
+def visit_section(translator: HTML5Translator, node: nodes.section) -> None:
+    """A section of a chapter tells the style sheet its size (`--lines`)."""
+    HTML5Translator.visit_section(translator, node)
+    if translator.section_level == 2:
+        tag = translator.body[-1]
+        translator.body[-1] = tag.replace("<section ", f'<section style="--lines:{lines(node)}" ', 1)
+
+
 def describe(doctree: nodes.document) -> str:
     """The beginning of the page's first paragraph without formulas, to the last whole word that fits."""
     for paragraph in doctree.findall(nodes.paragraph):
@@ -115,6 +154,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(fold, html=(visit_fold, depart_fold))
     app.add_node(fold_title, html=(visit_fold_title, depart_fold_title))
     app.add_node(nodes.citation, override=True, html=(visit_citation, HTML5Translator.depart_citation))
+    app.add_node(nodes.section, override=True, html=(visit_section, HTML5Translator.depart_section))
     app.connect("doctree-resolved", dress)
     app.connect("html-page-context", complete_page, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

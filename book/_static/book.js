@@ -105,13 +105,17 @@
     event.preventDefault();
   });
 
-  // A folded block opens when a link leads into it, and all of them open on paper.
-  const openAround = () => {
-    let element = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    for (; element; element = element.parentElement) if (element.tagName === "DETAILS") element.open = true;
+  // A folded block opens when a link leads into it. Sections are laid out when they come near, which may move the
+  // place that a link leads to: go there again once they are.
+  const follow = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let e = target; e; e = e.parentElement) if (e.tagName === "DETAILS") e.open = true;
+    requestAnimationFrame(() => requestAnimationFrame(() => target?.scrollIntoView()));
   };
-  addEventListener("hashchange", openAround);
-  openAround();
+  addEventListener("hashchange", follow);
+  if (location.hash) addEventListener("load", follow);
+
+  // On paper every fold is open.
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = all("article details:not([open])");
