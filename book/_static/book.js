@@ -62,26 +62,33 @@
   for (const section of sections) watcher.observe(section);
 
   // A box wider than the column scrolls by itself; while it does, the keyboard reaches it too.
-  const boxes = "article :is(.formula, pre, .pst-scrollable-table-container, .output.text_html)";
   const resized = new ResizeObserver((entries) => {
     const wide = entries.map(({ target }) => target.scrollWidth > target.clientWidth);
     entries.forEach(({ target }, i) => { wide[i] ? (target.tabIndex = 0) : target.removeAttribute("tabindex"); });
   });
-  for (const box of all(boxes)) resized.observe(box);
 
-  // Every code block has a button that copies it, without prompts and outputs.
-  if (navigator.clipboard) {
-    for (const block of all("article div.highlight")) {
-      if (block.closest(".cell_output")) continue;
-      const button = Object.assign(document.createElement("button"), { className: "copy", textContent: "Copy" });
-      button.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(block.querySelector("pre").textContent.trimEnd());
-        button.textContent = "Copied";
-        setTimeout(() => { button.textContent = "Copy"; }, 1500);
-      });
-      block.append(button);
+  // Every block of code has a button that copies it.
+  const addCopyButton = (block) => {
+    const button = Object.assign(document.createElement("button"), { className: "copy", textContent: "Copy" });
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(block.querySelector("pre").textContent.trimEnd());
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+    block.append(button);
+  };
+
+  // Both wait until the reader comes near, since a long page has hundreds of boxes.
+  const near = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      if (!target.matches("div.highlight")) resized.observe(target);
+      else if (navigator.clipboard && !target.closest(".cell_output")) addCopyButton(target);
     }
-  }
+  }, { rootMargin: "300px" });
+  const boxes = ".formula, pre, .pst-scrollable-table-container, .output.text_html, div.highlight";
+  for (const box of all(`article :is(${boxes})`)) near.observe(box);
 
   // Copying a text copies each formula as its TeX source between dollars.
   document.addEventListener("copy", (event) => {
