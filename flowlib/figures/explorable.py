@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -25,11 +26,11 @@ from torch import Tensor
 from flowlib.data import MarginalVelocity
 from flowlib.fields import Field, Linear, TravelingVortex
 from flowlib.figures.palette import css
-from flowlib.figures.svg import Shown
+from flowlib.figures.svg import STYLE, Shown
 from flowlib.paths import linear
 from flowlib.solvers import EULER, MIDPOINT, RK4, Tableau, odeint
 
-__all__ = ["Explorable", "encode16", "flow_explorer"]
+__all__ = ["Explorable", "encode16", "flow_explorer", "frames_explorable", "spacetime_explorer"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Explorable:
             f'<div class="flow-controls">{self.controls}</div><p class="flow-readout" aria-hidden="true"></p>'
             '<p class="flow-heard" aria-live="polite"></p>'
         )
-        spec = json.dumps(self.spec, separators=(",", ":"), ensure_ascii=False).replace("</", r"<\/")
+        spec = json.dumps(self.spec, separators=(",", ":"), ensure_ascii=False).replace("<", r"\u003c")
         name = hashlib.sha256(f"{body}{caption}{spec}{script(self.scene)}".encode()).hexdigest()[:10]
         module = f'{script(self.scene)}\nmount("{name}",{self.scene},{spec});'
         return (
@@ -80,23 +81,40 @@ class Explorable:
 
 @cache
 def script(scene: str) -> str:
-    """The module of one scene: numerics, engine and scene in a row, without comments, indentation, imports, exports."""
+    """The module of one scene: what it imports, the engine and itself in one piece, compacted."""
     sources = files("flowlib.figures") / "js"
-    parts = [sources / "numerics.js", sources / "engine.js", sources / "scenes" / f"{scene}.js"]
-    text = "\n".join(part.read_text(encoding="utf-8") for part in parts)
+    text = (sources / "scenes" / f"{scene}.js").read_text(encoding="utf-8")
+    for name in ("engine", "numerics"):  # in reverse, for each is put before the rest
+        if name == "engine" or f'"../{name}.js"' in text:
+            text = (sources / f"{name}.js").read_text(encoding="utf-8") + text
     text = re.sub(r"^import .*$|^export (?=\w)", "", text, flags=re.MULTILINE)
-    text = re.sub(r"(^|\s)//.*$", "", text, flags=re.MULTILINE)  # no string of ours holds " //"
-    return re.sub(r"\s*\n\s*", "\n", text).strip()
+    return compact(text)
+
+
+# Strings are taken whole, so that nothing inside them is mistaken for code.
+TOKEN = re.compile(
+    r"""(?P<string>"(?:\\.|[^"\\])*"|`(?:\\.|[^`\\])*`)|\s*(?P<open>[{(\[,;:?=<>&|*/%])\s*|\s*(?P<close>[)\]}])"""
+    r"""|[ ](?P<sign>[-+])[ ](?![-+])|(?P<line>\s*\n\s*)"""
+)
+
+
+def compact(source: str) -> str:
+    """JavaScript without comments and idle spaces. It must hold no regular expressions and no text with ' //'."""
+
+    def shorter(token: re.Match[str]) -> str:
+        return token["string"] or token["open"] or token["close"] or token["sign"] or "\n"
+
+    return TOKEN.sub(shorter, re.sub(r"(^|\s)//[^\n]*", "\n", source)).strip()
 
 
 @cache
 def _style() -> str:
     text = (files("flowlib.figures") / "js" / "explorable.css").read_text(encoding="utf-8")
-    return re.sub(r"\s*([{};:,])\s*", r"\1", text.replace("\n", "")).replace(" :", ":").replace(";}", "}")
+    return re.sub(r"\s*([{};:,])\s*", r"\1", text.replace("\n", "")).replace(";}", "}")
 
 
 def encode16(points: Tensor | np.ndarray) -> str:
-    """The numbers as base64 of little-endian float16 (3 digits, 2 bytes each); `decode16` of numerics.js is the inverse."""
+    """The numbers as base64 of little-endian float16, of 3 digits; `decode16` of numerics.js is the inverse."""
     return base64.b64encode(np.asarray(points, dtype="<f2").tobytes()).decode()
 
 
@@ -108,15 +126,25 @@ def rounded16(points: Tensor) -> Tensor:
 # Controls
 
 
-def _range(name: str, label: str, symbol: str, value: float, *, top: float = 1.0, low: float = 0.0, digits: int = 2) -> str:
+def _range(
+    name: str, label: str, symbol: str, value: float, *, top: float = 1.0, low: float = 0.0, digits: int = 2
+) -> str:
     step = 10**-digits
-    return _slider(name, label, symbol, f'min="{low:g}" max="{top:g}" step="{step:g}" value="{value:g}"', digits)
+    return _slider(
+        name, label, symbol, f'min="{low:g}" max="{top:g}" step="{step:g}" value="{value:g}"', digits
+    )
 
 
 def _stops(name: str, label: str, symbol: str, values: Sequence[Any], value: Any) -> str:
     """A slider that stops at listed values."""
     listed = escape(json.dumps(list(values)))
-    return _slider(name, label, symbol, f'max="{len(values) - 1}" value="{list(values).index(value)}" data-values="{listed}"', 0)
+    return _slider(
+        name,
+        label,
+        symbol,
+        f'max="{len(values) - 1}" value="{list(values).index(value)}" data-values="{listed}"',
+        0,
+    )
 
 
 def _slider(name: str, label: str, symbol: str, attributes: str, digits: int) -> str:
@@ -127,9 +155,10 @@ def _slider(name: str, label: str, symbol: str, attributes: str, digits: int) ->
     )
 
 
-def _select(name: str, label: str, options: Iterable[str], chosen: str | None = None) -> str:
-    items = "".join(f"<option{' selected' * (o == chosen)}>{escape(o)}</option>" for o in options)
-    return f'<div class="flow-control"><label><span>{label}</span><select data-control="{name}">{items}</select></label></div>'
+def _select(name: str, label: str, options: Iterable[str]) -> str:
+    items = "".join(f"<option>{escape(option)}</option>" for option in options)
+    select = f'<select data-control="{name}">{items}</select>'
+    return f'<div class="flow-control"><label><span>{label}</span>{select}</label></div>'
 
 
 def _boxes(label: str, options: Mapping[str, bool]) -> str:
@@ -137,10 +166,13 @@ def _boxes(label: str, options: Mapping[str, bool]) -> str:
         f'<label><input type="checkbox" data-control="{name}"{" checked" * shown}>{name}</label>'
         for name, shown in options.items()
     )
-    return f'<fieldset class="flow-control flow-show"><legend>{label}</legend>{items}</fieldset>'
+    return f'<div class="flow-control flow-show" role="group" aria-label="{label}"><span>{label}</span>{items}</div>'
 
 
-PLAY = '<button type="button" class="flow-play"><svg viewBox="0 0 18 18" aria-hidden="true"><path d="M4 2l12 7-12 7z"/><path d="M3 2h4v14H3zM11 2h4v14h-4z"/></svg></button>'
+PLAY = (
+    '<button type="button" class="flow-play"><svg viewBox="0 0 18 18" aria-hidden="true">'
+    '<path d="M4 2l12 7-12 7z"/><path d="M3 2h4v14H3zM11 2h4v14h-4z"/></svg></button>'
+)
 RESET = '<button type="button" class="flow-reset">Reset</button>'
 CLEAR = '<button type="button" class="flow-clear">Clear</button>'
 
@@ -148,7 +180,8 @@ CLEAR = '<button type="button" class="flow-clear">Clear</button>'
 def _panel(still: str, label: str, name: str = "", *, drawable: bool = False) -> str:
     kind = 'tabindex="0" role="application"' if drawable else 'role="img"'
     heading = f'<p class="flow-name">{name}</p>' if name else ""
-    return f'<div class="flow-panel">{heading}<div class="flow-paper">{still}<canvas {kind} aria-label="{escape(label)}"></canvas></div></div>'
+    canvas = f'<canvas {kind} aria-label="{escape(label)}"></canvas>'
+    return f'<div class="flow-panel">{heading}<div class="flow-paper">{still}{canvas}</div></div>'
 
 
 # The flow explorer
@@ -209,12 +242,14 @@ def flow_explorer(
         points = torch.randn(16, 2, generator=torch.Generator().manual_seed(0))
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"points must have shape (B, 2), got {tuple(points.shape)}")
-    described = {name: _describe(name, field) for name, field in fields.items()}
+    described = {name: _described(name, field) for name, field in fields.items()}
     mixtures = [name for name, d in described.items() if d["kind"] == "mixture"]
     if extra not in (None, "swirl"):
         raise ValueError(f'extra must be None or "swirl", got {extra!r}')
     if extra and len(mixtures) < len(fields):
-        raise ValueError(f"a swirl can be added to mixtures' fields only, not to {sorted(set(fields) - set(mixtures))}")
+        raise ValueError(
+            f"a swirl can be added to mixtures' fields only, not to {sorted(set(fields) - set(mixtures))}"
+        )
     layers = ("grid", "arrows", "trajectories", *["density"] * bool(mixtures))
     if show is None:
         show = ("density", "trajectories") if extra else ("grid", "arrows") if panels == "two" else layers[:3]
@@ -240,10 +275,29 @@ def flow_explorer(
             f"({', '.join(fields)}), with its arrows, at any time t that the reader chooses."
         )
     hint = "Arrow keys move a crosshair, Enter drops a point, Delete clears all points."
-    left, right = _still_flow(next(iter(fields.values())), rounded16(points), methods[0], steps, show, two, window, time)
+    left, right = _still_flow(
+        next(iter(fields.values())),
+        rounded16(points),
+        methods[0],
+        steps,
+        show,
+        two,
+        window,
+        time,
+        len(methods) > 1,
+    )
     if two:
-        stage = _panel(_svg(left, window, description), f"The flow. {description} {hint}", "<b>Flow</b> <i>ϕ<sub>t</sub></i>: where they are", drawable=True)
-        stage += _panel(_svg(right, window, "Arrows of the velocity field."), "The velocity field at the same time, as arrows.", "<b>Vector field</b> <i>v<sub>t</sub></i>: where they are going")
+        stage = _panel(
+            _svg(left, window, description),
+            f"The flow. {description} {hint}",
+            "<b>Flow</b> <i>ϕ<sub>t</sub></i>: where they are",
+            drawable=True,
+        )
+        stage += _panel(
+            _svg(right, window, "Arrows of the velocity field."),
+            "The velocity field at the same time, as arrows.",
+            "<b>Vector field</b> <i>v<sub>t</sub></i>: where they are going",
+        )
     else:
         stage = _panel(_svg(left + right, window, description), f"{description} {hint}", drawable=True)
     spec = {
@@ -254,8 +308,15 @@ def flow_explorer(
         "window": window,
         "points": encode16(points),
     }
-    legend = [("source", RING, "start x₀"), ("path", LINE, "trajectory"), ("path", DOT, "where it is at time t"), ("truth", DASHES, "exact, where the solver is visibly off")]
-    legend = [] if two else legend[: 3 if len(methods) == 1 else 4]
+    legend = [("path", DOTS, "points at t = 0, on their way, at t = 1")]
+    if not two:
+        legend = [
+            ("source", RING, "start x₀"),
+            ("path", LINE, "trajectory"),
+            ("path", DOTS, "point at time t, from 0 to 1"),
+        ]
+    if not two and len(methods) > 1:
+        legend.append(("truth", DASHES, "exact, where the solver is visibly off"))
     return Explorable(
         "flow",
         spec,
@@ -263,23 +324,33 @@ def flow_explorer(
         controls,
         description,
         title,
-        tuple((f'<svg viewBox="0 0 24 12" style="color:var(--flow-{role})" aria-hidden="true">{sample}</svg>', words) for role, sample, words in legend),
+        _legend(legend),
         caption,
     )
 
 
 RING = '<circle cx="12" cy="6" r="4" fill="none" stroke="currentColor" stroke-width="2"/>'
 DOT = '<circle cx="12" cy="6" r="5" fill="currentColor"/>'
+DOTS = "".join(
+    f'<circle cx="{x}" cy="6" r="4" fill="var(--flow-{r})"/>'
+    for x, r in ((3, "source"), (12, "path"), (21, "data"))
+)
 SQUARE = '<path d="M7 1h10v10H7z" fill="currentColor"/>'
 LINE = '<path d="M1 6h22" stroke="currentColor" stroke-width="2"/>'
 DASHES = '<path d="M1 6h22" stroke="currentColor" stroke-width="2" stroke-dasharray="2 4"/>'
+
+
+def _legend(entries: Iterable[tuple[str, str, str]]) -> tuple[tuple[str, str], ...]:
+    """Samples in their role's color, and what they stand for."""
+    box = '<svg viewBox="0 0 24 12" style="color:var(--flow-{})" aria-hidden="true">{}</svg>'
+    return tuple((box.format(role, sample), words) for role, sample, words in entries)
 
 
 def _table(method: Tableau) -> dict[str, Any]:
     return {"a": method.a, "b": method.b, "c": method.c}
 
 
-def _describe(name: str, field: Field) -> dict[str, Any]:
+def _described(name: str, field: Field) -> dict[str, Any]:
     """The field as `fields` of numerics.js takes it."""
     if isinstance(field, Linear) and len(field.matrix) == 2:
         return {"kind": "linear", "matrix": field.matrix}
@@ -298,8 +369,8 @@ def _describe(name: str, field: Field) -> dict[str, Any]:
                 "covariances": full.tolist(),
             }
     raise TypeError(
-        f"the browser cannot compute the field {name!r}: {field!r}. It knows Linear fields of the plane, TravelingVortex, and "
-        "GaussianMixture(...).marginal_velocity(linear) in the plane with the source N(0, I)"
+        f"the browser cannot compute the field {name!r}: {field!r}. It knows Linear fields of the plane, "
+        "TravelingVortex, and GaussianMixture(...).marginal_velocity(linear) in the plane with the source N(0, I)"
     )
 
 
@@ -324,12 +395,25 @@ def _polylines(strands: Tensor) -> str:
     return "".join(parts)
 
 
+def _dots(points: Tensor) -> str:
+    """One SVG path of points (B, 2): segments of length zero, which round caps make dots."""
+    return "".join(f"M{x} {-y}h0" for x, y in (100 * points).round().long().tolist())
+
+
 def _stroke(role: str, width: float, path: str, more: str = "") -> str:
     return f'<path stroke="var(--flow-{role})" stroke-width="{width:g}" d="{path}"{more}/>'
 
 
 def _still_flow(
-    field: Field, points: Tensor, method: Tableau, steps: int, show: Sequence[str], two: bool, window: float, time: float
+    field: Field,
+    points: Tensor,
+    method: Tableau,
+    steps: int,
+    show: Sequence[str],
+    two: bool,
+    window: float,
+    time: float,
+    choice: bool,
 ) -> tuple[str, str]:
     """What the scene draws at first: SVG of the left panel's layers and of the arrows."""
 
@@ -359,12 +443,163 @@ def _still_flow(
         turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
         tip = x + v / 2
         arrows = _polylines(torch.stack([x - v / 2, tip], 1))
-        arrows += _polylines(torch.stack([tip - 0.3 * v + 0.15 * v @ turn, tip, tip - 0.3 * v - 0.15 * v @ turn], 1))
+        arrows += _polylines(
+            torch.stack([tip - 0.3 * v + 0.15 * v @ turn, tip, tip - 0.3 * v - 0.15 * v @ turn], 1)
+        )
         arrows = _stroke("truth", 1.2, arrows, ' opacity=".6"')
     if len(points):
         states = carried(points)
+        paths = states[:: max(1, steps // 16)].transpose(0, 1)
         if "trajectories" in show:
-            front += _stroke("path", 1.5, _polylines(states.transpose(0, 1)), f' opacity="{max(0.25, min(1, 60 / len(points))):.2g}"')
-        dots = (100 * at(states)).round().long().tolist()
-        front += _stroke("path", 10 if len(points) <= 120 else 5, "".join(f"M{x} {-y}h0" for x, y in dots))
+            faint = f' opacity="{min(1, (50 / len(points)) ** 0.5):.2g}"'
+            front += _stroke("path", 1.5, _polylines(paths), faint)
+            if choice and len(points) <= 50:
+                exact = odeint(field, points, steps=64, method=RK4, trajectory=True)[1][::2].transpose(0, 1)
+                front += _stroke("truth", 1, _polylines(exact), ' stroke-dasharray="2 5" opacity=".7"')
+            front += _stroke("source", 7 if len(points) <= 50 else 3, _dots(points))
+        front += _stroke("path", 10 if len(points) <= 50 else 5, _dots(at(states)))
     return back + ("" if two else arrows) + front, arrows if two else ""
+
+
+# Space-time
+
+
+def _forced(x: Tensor, t: Tensor | float) -> Tensor:
+    return 2 * math.sin(3 * float(t)) - x
+
+
+SCALARS: dict[str, tuple[str, float, float, Field]] = {  # label, the two starts, velocity
+    "forced": ("x′ = 2 sin 3t − x", 1.5, -1.0, _forced),
+    "root": ("x′ = √|x|", 0.0, -0.5, lambda x, t: x.abs().sqrt()),
+    "square": ("x′ = x²", 1.0, -0.5, lambda x, t: x.square()),
+}
+
+
+def spacetime_explorer(
+    fields: Sequence[str] = ("forced", "root", "square"),
+    *,
+    title: str | None = None,
+    caption: str | None = None,
+    description: str | None = None,
+) -> Explorable:
+    """Solutions of x' = v(x, t) on the line against time, from two starts that the reader drags.
+
+    Args:
+        fields: which to choose from. "forced" is x' = 2 sin 3t - x, Lipschitz: solutions exist, are unique and never
+            meet. "root" is x' = sqrt|x|, not Lipschitz at 0: solutions meet there, and may wait until any time tau.
+            "square" is x' = x^2, Lipschitz only locally: the solution from x_0 > 0 ends at t* = 1 / x_0.
+        title, caption: texts above and below.
+        description: what there is to see, for who cannot see it.
+
+    Raises:
+        ValueError: no field, or an unknown one.
+    """
+    if not fields or set(fields) - set(SCALARS):
+        raise ValueError(f"fields can hold {', '.join(SCALARS)}, got {list(fields)}")
+    end, low, high, time = 3.0, -1.5, 2.5, 1.0
+    if description is None:
+        description = (
+            "Time t runs to the right and position x upwards, with short arrows for the slope of solutions "
+            "everywhere. Two curves start at t = 0, a circle and a square, at heights that the reader chooses."
+        )
+    _, a, b, v = SCALARS[fields[0]]
+    controls = f'<div class="flow-time">{PLAY}{_range("t", "Time", "t", time, top=end)}{RESET}</div>'
+    if len(fields) > 1:
+        controls += _select("field", "Field", [SCALARS[name][0] for name in fields])
+    controls += _range("a", "Circle starts at", "x₀", a, low=low, top=high)
+    controls += _range("b", "Square starts at", "x₀", b, low=low, top=high)
+    if "root" in fields:
+        controls += _range("tau", "Waiting until", "τ", 1.0, top=end)
+
+    # The still picture lies in the panel without its margin, which it fills: t and x need no common scale.
+    places = torch.cartesian_prod(torch.arange(0.1, end, 0.2), torch.arange(low + 0.1, high, 0.2)).double()
+    slopes = torch.stack([v(x[None], t)[0] for t, x in places])
+    directions = torch.nn.functional.normalize(torch.stack([torch.ones_like(slopes), slopes], dim=1)) / 16
+    drawn = _stroke("muted", 1, _polylines(torch.stack([places - directions, places + directions], dim=1)))
+    start = torch.tensor([[a], [b]], dtype=torch.float64)
+    times, states = odeint(v, start, t1=0.99 * end, steps=90, method=RK4, trajectory=True)
+    for role, x in zip(("source", "data"), states.squeeze(-1).T, strict=True):
+        curve = torch.stack([times, x], dim=1)[x < 2 * high][None, ::3]
+        drawn += _stroke(role, 3, _polylines(curve)) + _stroke(role, 16, f"M0 {-100 * x[0]:.0f}h0")
+    still = (
+        f'<svg class="flow-still flow-inset" viewBox="0 {-100 * high:g} {100 * end:g} {100 * (high - low):g}" '
+        f'preserveAspectRatio="none" role="img" aria-label="{escape(description)}" fill="none" '
+        f'stroke-linecap="round">{drawn}</svg>'
+    )
+    legend = [("source", DOT, "from the circle"), ("data", SQUARE, "from the square")]
+    if "root" in fields:
+        legend.append(("path", LINE, "other solutions from the same start"))
+    if "square" in fields:
+        legend.append(("error", DASHES, "where a solution ends"))
+    described = {
+        SCALARS[name][0]: {"kind": name, "a": SCALARS[name][1], "b": SCALARS[name][2]} for name in fields
+    }
+    return Explorable(
+        "spacetime",
+        {"fields": described, "end": end, "low": low, "high": high},
+        f'<div class="flow-stage">{_panel(still, description)}</div>',
+        controls,
+        description,
+        title,
+        _legend(legend),
+        caption,
+    )
+
+
+# Frames
+
+
+class Choice(Protocol):
+    """What a slider over listed values is: `flowlib.course.slider` makes one."""
+
+    label: str
+    symbol: str
+    values: tuple[Any, ...]
+    default: Any
+
+
+def frames_explorable(
+    choice: Choice, frames: Sequence[Shown], *, title: str | None = None, caption: str | None = None
+) -> Explorable:
+    """Pictures made in advance, one for each value of a slider.
+
+    Args:
+        choice: the slider: its label, its symbol, its values (numbers or texts) and the one to start with.
+        frames: for each value what `show` returned, with its description.
+        title, caption: texts above and below; without a caption, that of the first frame.
+
+    Raises:
+        ValueError: not one frame for each value.
+        TypeError: a frame that does not come from `show`.
+    """
+    if len(frames) != len(choice.values):
+        raise ValueError(f"need one frame for each of the {len(choice.values)} values, got {len(frames)}")
+    for frame in frames:
+        if not isinstance(frame, Shown):
+            raise TypeError(f"frames must be what show(figure, alt=...) returns, got {type(frame).__name__}")
+    first = list(choice.values).index(choice.default)
+    pictures = [
+        f'<div class="flow-panels" role="img" aria-label="{escape(frame.alt)}">{"".join(frame.svgs)}</div>'
+        for frame in frames
+    ]
+    shared = re.findall(r"<path\b[^>]*? d=\"([^\"]*)\"", pictures[first])  # one for each path, in order
+    waiting = "".join(f"<template>{_without(shared, picture)}</template>" for picture in pictures)
+    return Explorable(
+        "frames",
+        {"symbol": choice.symbol, "values": list(choice.values), "first": first},
+        f'<style>{STYLE}</style><div class="flow-frames">{pictures[first]}{waiting}</div>',
+        _stops("frame", choice.label, choice.symbol, choice.values, choice.default),
+        f"{choice.label}, {choice.symbol} = {choice.default}: {frames[first].alt}",
+        title,
+        (),
+        caption or frames[0].caption,
+    )
+
+
+def _without(shared: list[str], picture: str) -> str:
+    """The picture, with paths that are among the shared ones named by their number."""
+
+    def shorter(path: re.Match[str]) -> str:
+        return f' data-same="{shared.index(path[1])}"' if len(path[1]) > 40 and path[1] in shared else path[0]
+
+    return re.sub(r' d="([^"]*)"', shorter, picture)

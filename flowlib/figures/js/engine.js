@@ -1,9 +1,11 @@
 // What every explorable shares: it finds its figure, binds the native controls, plays time, draws when there is reason to,
 // follows the page's colors and width, and says in words what the numbers are.
 //
-// A scene is a function (spec, engine) -> { draw(), readout(), change?(name), pointer?(...), key?(...), state(), positions?() }.
+// A scene is a function (spec, engine) -> { draw(), readout(), heard?(), change?(name), reset?(), state?(),
+// positions?() }.
 
 const minus = (text) => text.replace("-", "−");
+export const fixed = (number, digits = 2) => minus(number.toFixed(digits));
 
 // 0.00031 -> "3.1 × 10⁻⁴"
 export function scientific(number) {
@@ -22,9 +24,9 @@ export function mount(hash, scene, spec) {
   const [play] = find(".flow-play"), [line] = find(".flow-readout"), [live] = find("[aria-live]");
   const inputs = Object.fromEntries(find("[data-control]").map((input) => [input.dataset.control, input]));
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const engine = { spec, values: {}, colors: {}, draw, set, say };
+  const engine = { figure, inputs, values: {}, colors: {}, draw, set, say };
   const { values } = engine;
-  let running, near = false, dirty = false, playing = 0, initial;
+  let running, near = false, dirty = false, playing = 0, poster = true, initial;
 
   // Controls: the value of one is a number, a text, or true and false.
 
@@ -39,7 +41,7 @@ export function mount(hash, scene, spec) {
     if (input.type === "checkbox") input.checked = value;
     else input.value = steps(input)?.indexOf(value) ?? value;
     if (input.type !== "range") return;
-    const text = typeof value === "number" ? minus(value.toFixed(input.dataset.digits)) : value;
+    const text = input.dataset.values ? String(value) : fixed(value, input.dataset.digits);
     input.setAttribute("aria-valuetext", text);
     input.closest(".flow-control").querySelector("output").value = text;
   }
@@ -56,13 +58,14 @@ export function mount(hash, scene, spec) {
     values[name] = read(input);
     show(input);
     input.addEventListener("input", () => {
-      if (name === "t") stop();
+      if (name === "t") stop(), (poster = false);
       set(name, read(input));
     });
   }
   initial = { ...values };
 
-  // Time: four seconds from 0 to its end. Who asked for less motion steps through it instead.
+  // Time: four seconds from 0 to its end. The figure opens somewhere in between, as a poster: the first Play starts at 0.
+  // Who asked for less motion goes through time in eight steps instead.
 
   function stop() {
     playing = 0;
@@ -71,7 +74,7 @@ export function mount(hash, scene, spec) {
 
   function frame(now) {
     if (!playing) return;
-    const end = +inputs.t.max, t = Math.min(end, values.t + ((now - playing) / 4000) * end);
+    const end = +inputs.t.max, t = Math.min(end, values.t + (Math.max(0, now - playing) / 4000) * end);
     playing = now;
     set("t", t);
     t < end ? requestAnimationFrame(frame) : stop();
@@ -80,7 +83,8 @@ export function mount(hash, scene, spec) {
   play?.addEventListener("click", () => {
     if (playing) return stop();
     const end = +inputs.t.max;
-    if (values.t >= end) set("t", 0);
+    if (poster || values.t >= end) set("t", 0);
+    poster = false;
     if (calm) return set("t", Math.min(end, (Math.floor((values.t / end) * 8 + 1e-9) + 1) / 8 * end));
     playing = performance.now();
     play.setAttribute("aria-label", "Pause");
@@ -91,6 +95,7 @@ export function mount(hash, scene, spec) {
 
   find(".flow-reset")[0]?.addEventListener("click", () => {
     stop();
+    poster = true;
     for (const name in initial) values[name] = initial[name];
     Object.values(inputs).forEach(show);
     running?.reset?.();
@@ -162,13 +167,14 @@ export function mount(hash, scene, spec) {
     dirty = true;
     requestAnimationFrame(() => {
       dirty = false;
+      if (engine.panels.some((panel) => !panel.width)) return; // not laid out, as in print
       for (const panel of engine.panels) panel.pen.clearRect(0, 0, panel.width, panel.height);
       running.draw();
       figure.dataset.live = ""; // the style sheet now hides the fallback picture
       const text = running.readout();
       if (line.textContent === text) return;
       line.textContent = text;
-      say(text);
+      say(running.heard?.() ?? text);
     });
   }
 
@@ -194,7 +200,6 @@ export function mount(hash, scene, spec) {
     running = scene(spec, engine);
     new ResizeObserver(() => {
       engine.panels.forEach(resize);
-      running.resize?.();
       draw();
     }).observe(engine.panels[0]?.canvas ?? figure);
     const observer = new MutationObserver(recolor);

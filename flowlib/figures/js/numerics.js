@@ -81,22 +81,6 @@ export function logDensity(spec, x, t) {
   return out;
 }
 
-// On the line: velocities, and the solution from x(0) = x. Where x' = sqrt|x| reaches 0 it may wait there, until tau at least.
-const wave = 1 + 4 * Math.PI ** 2;
-const forced = (t) => (Math.sin(2 * Math.PI * t) - 2 * Math.PI * Math.cos(2 * Math.PI * t)) / wave;
-export const scalars = {
-  forced: { velocity: (x, t) => Math.sin(2 * Math.PI * t) - x, solution: (x, t) => (x - forced(0)) * Math.exp(-t) + forced(t) },
-  root: {
-    velocity: (x) => Math.sqrt(Math.abs(x)),
-    solution(x, t, tau = 0) {
-      const root = Math.sqrt(Math.abs(x));
-      if (x > 0) return (root + t / 2) ** 2;
-      return t < 2 * root ? -((root - t / 2) ** 2) : Math.max(0, (t - Math.max(tau, 2 * root)) / 2) ** 2;
-    },
-  },
-  square: { velocity: (x) => x * x, solution: (x, t) => (x * t < 1 ? x / (1 - x * t) : Infinity) },
-};
-
 // One method, by its Butcher tableau { a, b, c }: extends [x(t0), x(t0 + h), ...] to `count` steps of length h.
 export function advance(states, count, field, t0, h, { a, b, c }) {
   const slopes = b.map(() => states[0].slice()), inner = states[0].slice();

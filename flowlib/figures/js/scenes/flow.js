@@ -1,12 +1,12 @@
 // A flow in the plane: the grid and the points that it carries, their trajectories, the arrows of the field, the density.
 
 import { advance, between, decode16, fields, logDensity, odeint } from "../numerics.js";
-import { scientific } from "../engine.js";
+import { fixed, scientific } from "../engine.js";
 
 export function flow(spec, engine) {
   const { values, colors, panels } = engine, [left] = panels, right = panels.at(-1), two = panels.length > 1;
   const { window: reach } = spec;
-  const few = () => points.length <= 120; // up to 60 points are drawn one by one, more of them as a cloud
+  const few = () => points.length <= 100; // up to 50 points are drawn as individuals, more of them as a cloud
   let points = [...decode16(spec.points)], cursor, version = 0, later;
 
   // Whatever takes time is remembered under a name until its key changes.
@@ -24,7 +24,13 @@ export function flow(spec, engine) {
   const key = () => `${problem()} ${values.method} ${steps()}`;
 
   const solve = (x, c) => odeint(field(c), x, 0, 1, steps(), method());
-  const trajectories = () => remember("points", `${key()} ${version}`, () => solve(points));
+  // The states from 0 to just after t: later steps are taken when somebody asks for them.
+  const until = (t, name, its, start) => {
+    const states = remember(name, `${key()} ${its}`, () => [Float64Array.from(start)]);
+    return advance(states, Math.min(Math.floor(t * steps()) + 1, steps()), field(), 0, 1 / steps(), method());
+  };
+  const trajectories = (t = 1) => until(t, "points", version, points);
+  const placed = (t) => between(trajectories(t), t, steps());
   // The same points, followed closely: the difference is the solver's error. Made when the hand rests.
   const truth = () => memory.truth?.key === `${problem()} ${version}` && memory.truth.value;
   const find = () => {
@@ -49,15 +55,13 @@ export function flow(spec, engine) {
     return (2 * sum) / points.length;
   };
 
-  // The square grid: lines every half unit, a little wider than the window. Steps are taken only up to the time shown.
+  // The square grid: lines every half unit, a little wider than the window.
   const lines = [];
-  const wide = two ? reach : 1.5 * reach, bend = 0.125;
+  const wide = two ? reach : 1.5 * reach, bend = 1 / 8;
   for (let x = -wide; x <= wide; x += 0.5) lines.push(Array.from({ length: 2 * reach / bend + 1 }, (_, i) => [x, i * bend - reach]));
   for (let y = -reach; y <= reach; y += 0.5) lines.push(Array.from({ length: 2 * wide / bend + 1 }, (_, i) => [i * bend - wide, y]));
-  const grid = (t) => {
-    const states = remember("grid", key(), () => [Float64Array.from(lines.flat(2))]);
-    return between(advance(states, Math.min(Math.floor(t * steps()) + 1, steps()), field(), 0, 1 / steps(), method()), t, steps());
-  };
+  const corners = lines.flat(2);
+  const grid = (t) => between(until(t, "grid", "", corners), t, steps());
 
   // Places of the arrows, and how long they are: one spacing is the speed that nine in ten arrows do not exceed.
   const places = () => remember("places", [right.left, right.top].join(), () => {
@@ -154,19 +158,23 @@ export function flow(spec, engine) {
   });
   canvas.addEventListener("focus", () => canvas.matches(":focus-visible") && ((cursor ??= [0, 0]), engine.draw()));
   canvas.addEventListener("blur", () => ((cursor = null), engine.draw()));
-  canvas.closest("figure").querySelector(".flow-clear")?.addEventListener("click", clear);
+  engine.figure.querySelector(".flow-clear")?.addEventListener("click", clear);
 
   // Drawing, from back to front
 
   function shade(panel, t) {
-    const m = 90, n = Math.round((m * panel.height) / panel.width), x = new Float64Array(2 * m * n);
-    for (let j = 0, i = 0; j < n; j++)
-      for (let k = 0; k < m; k++) [x[i++], x[i++]] = panel.inverse(((k + 0.5) / m) * panel.width, ((j + 0.5) / n) * panel.height);
-    const log = logDensity(described(), x, t), top = Math.max(...log);
+    const m = 80, n = Math.round((m * panel.height) / panel.width), x = new Float64Array(2 * m * n);
+    const { left: from, top, right: to, bottom } = panel;
+    for (let i = 0; i < m * n; i++) {
+      x[2 * i] = from + (((i % m) + 0.5) / m) * (to - from);
+      x[2 * i + 1] = top + ((Math.floor(i / m) + 0.5) / n) * (bottom - top);
+    }
+    const log = logDensity(described(), x, t), peak = log.reduce((a, b) => Math.max(a, b));
     const small = remember("shade", n, () => Object.assign(document.createElement("canvas"), { width: m, height: n }));
-    const pen = small.getContext("2d"), image = pen.createImageData(m, n);
-    const rgb = [1, 3, 5].map((i) => parseInt(colors.muted.slice(i, i + 2), 16));
-    log.forEach((l, i) => image.data.set([...rgb, 150 * Math.exp(l - top)], 4 * i));
+    const pen = small.getContext("2d"), image = pen.createImageData(m, n), color = new Uint32Array(image.data.buffer);
+    const [r, g, b] = [1, 3, 5].map((i) => parseInt(colors.muted.slice(i, i + 2), 16));
+    color.fill((b << 16) | (g << 8) | r);
+    log.forEach((l, i) => (image.data[4 * i + 3] = 150 * Math.exp(l - peak)));
     pen.putImageData(image, 0, 0);
     panel.pen.globalAlpha = 1;
     panel.pen.drawImage(small, 0, 0, panel.width, panel.height);
@@ -191,13 +199,14 @@ export function flow(spec, engine) {
   };
 
   function axes(panel) {
+    panel.text("x₁", panel.width - 14, panel.height - 12, "center", true);
+    panel.text("x₂", 9, 14, "left", true);
+    if (panel !== left) return;
     const tick = reach > 2.2 ? 2 : 1;
     for (let x = -tick * Math.floor(panel.right / tick); x < panel.right; x += tick)
       if (panel.X(x) > 24 && panel.X(x) < panel.width - 30) panel.text(String(x), panel.X(x), panel.height - 11);
     for (let y = -tick * Math.floor(panel.top / tick); y < panel.top; y += tick)
       if (panel.Y(y) > 30 && panel.Y(y) < panel.height - 24) panel.text(String(y), 9, panel.Y(y), "left");
-    panel.text("x₁", panel.width - 14, panel.height - 12, "center", true);
-    panel.text("x₂", 9, 14, "left", true);
   }
 
   function draw() {
@@ -212,29 +221,38 @@ export function flow(spec, engine) {
       const x = grid(t);
       left.ink(muted, 1, 0.6, (pen) => {
         let i = 0;
-        for (const line of lines) for (let j = 0; j < line.length; j++, i += 2) pen[j ? "lineTo" : "moveTo"](left.X(x[i]), left.Y(x[i + 1]));
+        for (const line of lines)
+          for (let j = 0; j < line.length; j++, i += 2) {
+            const X = left.X(x[i]), Y = left.Y(x[i + 1]);
+            if (!j) pen.moveTo(X, Y);
+            else if (j === line.length - 1) pen.lineTo(X, Y);
+            else pen.quadraticCurveTo(X, Y, (X + left.X(x[i + 2])) / 2, (Y + left.Y(x[i + 3])) / 2); // smooth between samples
+          }
       });
     }
     if (values.arrows ?? two) {
       const x = places(), v = velocities(x, t), list = [], pixels = right.X(1) - right.X(0);
       for (let i = 0; i < x.length; i += 2) {
+        const X = right.X(x[i]), Y = right.Y(x[i + 1]);
+        if ((X < 32 && Y < 28) || (X > right.width - 32 && Y > right.height - 28)) continue; // here the axes have their names
         const length = Math.min(1, 0.9 / (Math.hypot(v[i], v[i + 1]) * scale())) * scale() * pixels;
-        list.push(right.X(x[i]), right.Y(x[i + 1]), v[i] * length, -v[i + 1] * length);
+        list.push(X, Y, v[i] * length, -v[i + 1] * length);
       }
       right.arrows(black, two ? 1.4 : 1.1, two ? 0.85 : 0.5, list);
     }
     if (points.length) {
-      const states = trajectories(), now = between(states, t), width = alone ? 2 : 1;
+      const now = placed(t), width = alone ? 2 : 1;
       if (values.trajectories) {
-        const faint = alone ? 1 : Math.max(0.25, 60 / points.length);
-        if (t < 1) left.ink(path, width, 0.4 * faint, (pen) => each((i) => polyline(pen, left, states, i, t, 1)));
+        const states = trajectories();
+        const faint = alone ? 1 : Math.max(0.3, Math.sqrt(100 / points.length));
+        if (t < 1) left.ink(path, width, 0.35 * faint, (pen) => each((i) => polyline(pen, left, states, i, t, 1)));
         if (t > 0) left.ink(path, width, faint, (pen) => each((i) => polyline(pen, left, states, i, 0, t)));
         if (alone && truth()) {
           const far = errors().map((e) => e * (left.X(1) - left.X(0)) > 3);
-          left.ink(black, 1.3, 0.9, (pen) => each((i) => far[i / 2] && polyline(pen, left, truth(), i, 0, 1)), [2, 5]);
+          left.ink(black, 1.2, 0.7, (pen) => each((i) => far[i / 2] && polyline(pen, left, truth(), i, 0, 1)), [2, 5]);
         }
         if (alone && steps() <= 32) left.ink(path, 0, 1, (pen) => each((i) => states.forEach((x, n) => n <= t * steps() && dot(pen, left.X(x[i]), left.Y(x[i + 1]), 2.2))));
-        if (alone) left.ink(source, 1.6, 1, (pen) => each((i) => dot(pen, left.X(points[i]), left.Y(points[i + 1]), 3.5)));
+        left.ink(source, alone ? 1.8 : 1.2, 1, (pen) => each((i) => dot(pen, left.X(points[i]), left.Y(points[i + 1]), alone ? 3.5 : 1.8)));
       }
       const radius = alone ? 5 : 2.4;
       if (alone) left.ink(colors.page, 0, 1, (pen) => each((i) => dot(pen, left.X(now[i]), left.Y(now[i + 1]), radius + 1.5)));
@@ -249,27 +267,34 @@ export function flow(spec, engine) {
 
   function readout() {
     const { t } = values, N = steps(), evaluations = N * method().b.length, count = points.length / 2;
-    if (!count) return `t = ${t.toFixed(2)} · no points: drop some`;
+    if (!count) return `t = ${fixed(t)} · no points: drop some`;
     if (two) {
-      const mean = speeds(velocities(between(trajectories(), t), t)).reduce((a, b) => a + b) / count;
-      return `t = ${t.toFixed(2)} · ${count} points, moving at a mean speed of ${mean.toFixed(2)}`;
+      const mean = speeds(velocities(placed(t), t)).reduce((a, b) => a + b) / count;
+      return `t = ${fixed(t)} · ${count} points, moving at a mean speed of ${fixed(mean)}`;
     }
     if ("swirl" in values) {
-      const plain = remember("plain", `${values.field} ${values.method} ${N} ${version}`, () => lengths(solve(points, 0)));
-      return `t = ${t.toFixed(2)} · mean path length ${lengths(trajectories()).toFixed(2)}, without swirl ${plain.toFixed(2)}`;
+      const long = remember("long", `${key()} ${version}`, () => lengths(trajectories()));
+      const plain = remember("plain", `${values.field} ${N} ${version}`, () => lengths(solve(points, 0)));
+      return `t = ${fixed(t)} · mean path length ${fixed(long)}, without swirl ${fixed(plain)}`;
     }
     const error = truth() ? scientific(Math.max(...errors())) : "…";
-    return `t = ${t.toFixed(2)} · ${values.method ?? Object.keys(spec.methods)[0]}, ${N} step${N > 1 ? "s" : ""} = ${evaluations} evaluation${evaluations > 1 ? "s" : ""} · largest error at t = 1: ${error}`;
+    return `t = ${fixed(t)} · ${values.method ?? Object.keys(spec.methods)[0]}, ${N} step${N > 1 ? "s" : ""} = ${evaluations} evaluation${evaluations > 1 ? "s" : ""} · largest error at t = 1: ${error}`;
   }
+
+  const change = () => {
+    if (engine.inputs.density) engine.inputs.density.disabled = described().kind !== "mixture";
+  };
+  change();
 
   return {
     draw,
     readout,
+    change,
     reset() {
       points = [...decode16(spec.points)];
       version++;
     },
     state: () => ({ count: points.length / 2, steps: steps(), starts: [...points], error: points.length && truth() ? Math.max(...errors()) : null }),
-    positions: () => (points.length ? [...between(trajectories(), values.t)] : []),
+    positions: () => (points.length ? [...placed(values.t)] : []),
   };
 }
