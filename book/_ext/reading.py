@@ -56,7 +56,7 @@ def make_fold(block: nodes.Element, title: nodes.Element, classes: list[str]) ->
     folded = fold("", fold_title("", "", *title.children), ids=block["ids"], classes=classes)
     folded["open"] = bool(block.get("opened"))
     folded += [child for child in block.children if child is not title]
-    block.replace_self(folded)
+    block.parent.replace(block, folded)
 
 
 def dress(app: Sphinx, doctree: nodes.document, docname: str) -> None:
