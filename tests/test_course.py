@@ -30,6 +30,7 @@ from flowlib.course import (
 )
 from flowlib.course.exercises import Option, choice, find
 from flowlib.figures import scatter, show
+from flowlib.solvers import RK4, odeint
 
 # Claims
 
@@ -336,6 +337,7 @@ WRONG = [
     ("1.4", stepper(lambda v, x, t, h: x + h * v(x + h * v(x, t), t + h)), "a whole step ahead"),
     ("1.4", stepper(lambda v, x, t, h: x + h * v(x - h / 2 * v(x, t), t + h / 2)), "x - h/2 v"),
     ("1.4", stepper(ralston), "observed order 2.0"),
+    ("1.4", lambda v, x, a, b, n: odeint(v, x, t0=a, t1=b, steps=n, method=RK4), "observed order 4.0"),
     ("1.4", half_field, "another equation"),
     ("1.4", lambda v, x, a, b, n: flow_map(lambda y, t: v(y, a), x, a, b, n), "as if the field stood still"),
     ("1.4", lambda v, x, a, b, n: x + (b - a) * v(x, a), "observed order|another equation"),

@@ -1,6 +1,6 @@
-"""The one table of colours: every role keeps its colour through the whole book.
+"""The one table of colors: every role keeps its color through the whole book.
 
-Each colour has a contrast of at least 4.5 : 1 on its page and is told apart by the colour-blind (the palette
+Each color has a contrast of at least 4.5 : 1 on its page and is told apart by the color-blind (the palette
 starts from Okabe and Ito's). matplotlib figures, explorables and the book's style sheet all read this table.
 """
 
@@ -37,8 +37,8 @@ def css(scope: str) -> str:
     (`vscode-dark`); a page that says nothing is light, so that a figure always sits on the paper it was drawn for.
     """
 
-    def rule(colours: dict[str, str]) -> str:
-        return "".join(f"--flow-{role}:{colour};" for role, colour in colours.items())
+    def rule(colors: dict[str, str]) -> str:
+        return "".join(f"--flow-{role}:{color};" for role, color in colors.items())
 
     dark_pages = (
         "html[data-theme=dark]",
@@ -47,4 +47,4 @@ def css(scope: str) -> str:
         "body.vscode-dark",
     )
     dark = ",".join(f"{page} {scope}" for page in dark_pages)
-    return f"{scope}{{{rule(LIGHT)}}}{dark}{{{rule(DARK)}}}"
+    return f"{scope}{{color-scheme:light;{rule(LIGHT)}}}{dark}{{color-scheme:dark;{rule(DARK)}}}"
