@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import math
 import re
@@ -19,13 +20,14 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Protocol
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowlib.data import MarginalVelocity
+from flowlib.data import GaussianMixture, MarginalVelocity
 from flowlib.fields import Field, Linear, TravelingVortex
-from flowlib.figures.palette import css
+from flowlib.figures.palette import LIGHT, css
 from flowlib.figures.svg import STYLE, Shown
 from flowlib.paths import linear
 from flowlib.solvers import EULER, MIDPOINT, RK4, Tableau, odeint
@@ -315,6 +317,8 @@ def flow_explorer(
             ("path", LINE, "trajectory"),
             ("path", DOTS, "point at time t, from 0 to 1"),
         ]
+    if extra:
+        legend.append(("muted", SHADE, "density"))
     if not two and len(methods) > 1:
         legend.append(("truth", DASHES, "exact, where the solver is visibly off"))
     return Explorable(
@@ -332,9 +336,10 @@ def flow_explorer(
 RING = '<circle cx="12" cy="6" r="4" fill="none" stroke="currentColor" stroke-width="2"/>'
 DOT = '<circle cx="12" cy="6" r="5" fill="currentColor"/>'
 DOTS = "".join(
-    f'<circle cx="{x}" cy="6" r="4" fill="var(--flow-{r})"/>'
-    for x, r in ((3, "source"), (12, "path"), (21, "data"))
+    f'<circle cx="{x}" cy="6" r="3.6" fill="var(--flow-{r})"/>'
+    for x, r in ((4, "source"), (12, "path"), (20, "data"))
 )
+SHADE = '<path d="M1 1h22v10H1z" fill="currentColor" opacity=".45"/>'
 SQUARE = '<path d="M7 1h10v10H7z" fill="currentColor"/>'
 LINE = '<path d="M1 6h22" stroke="currentColor" stroke-width="2"/>'
 DASHES = '<path d="M1 6h22" stroke="currentColor" stroke-width="2" stroke-dasharray="2 4"/>'
@@ -425,6 +430,8 @@ def _still_flow(
         return torch.lerp(states[n], states[n + 1], time * steps - n)
 
     back, front = "", ""
+    if "density" in show and isinstance(field, MarginalVelocity):
+        back += _shading(field.mixture.marginal(linear, time), window)
     wide = window if two else 1.5 * window
     if "grid" in show:
         across, up = (torch.arange(-w, w + 0.01, 0.25, dtype=torch.float64) for w in (wide, window))
@@ -435,21 +442,22 @@ def _still_flow(
             back += _stroke("muted", 1, _polylines(image), ' opacity=".6"')
     arrows = ""
     if "arrows" in show:
-        side = torch.arange(0.25 - 2 * window, 2 * window, 0.5, dtype=torch.float64)
-        x = torch.cartesian_prod(side[side.abs() < 1.6 * window], side[side.abs() < window])
+        ticks = torch.arange(0.25 - 2 * math.ceil(window), 2 * window, 0.5, dtype=torch.float64)
+        x = torch.cartesian_prod(ticks[ticks.abs() < 1.6 * window], ticks[ticks.abs() < window])
         v = field(x, time)
         v = v * (0.5 / v.norm(dim=1).quantile(0.9)).clamp(max=1e9)
         v = v * (0.9 / v.norm(dim=1, keepdim=True).clamp(min=0.9))
         turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
         tip = x + v / 2
-        arrows = _polylines(torch.stack([x - v / 2, tip], 1))
-        arrows += _polylines(
-            torch.stack([tip - 0.3 * v + 0.15 * v @ turn, tip, tip - 0.3 * v - 0.15 * v @ turn], 1)
+        back_of_head = v * (0.13 / v.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=0.4)
+        neck, side = tip - back_of_head, 0.45 * back_of_head @ turn
+        strands = _polylines(torch.stack([x - v / 2, tip], 1)) + _polylines(
+            torch.stack([neck + side, tip, neck - side], 1)
         )
-        arrows = _stroke("truth", 1.2, arrows, ' opacity=".6"')
+        arrows = _stroke("truth", 1.2, strands, f' opacity="{0.85 if two else 0.5}"')
     if len(points):
         states = carried(points)
-        paths = states[:: max(1, steps // 16)].transpose(0, 1)
+        paths = states[torch.linspace(0, steps, min(steps, 16) + 1).round().long()].transpose(0, 1)
         if "trajectories" in show:
             faint = f' opacity="{min(1, (50 / len(points)) ** 0.5):.2g}"'
             front += _stroke("path", 1.5, _polylines(paths), faint)
@@ -459,6 +467,21 @@ def _still_flow(
             front += _stroke("source", 7 if len(points) <= 50 else 3, _dots(points))
         front += _stroke("path", 10 if len(points) <= 50 else 5, _dots(at(states)))
     return back + ("" if two else arrows) + front, arrows if two else ""
+
+
+def _shading(law: GaussianMixture, window: float) -> str:
+    """The density as an image, from clear to gray at its peak."""
+    w, h = 1.6 * window, window
+    across, down = torch.linspace(-w, w, 80).double(), torch.linspace(h, -h, 50).double()
+    log = law.log_prob(torch.cartesian_prod(down, across).flip(1).to(law.means)).reshape(50, 80)
+    alpha = (150 * (log - log.max()).exp()).round().to(torch.uint8).numpy()
+    rgb = np.array([int(LIGHT["muted"][i : i + 2], 16) for i in (1, 3, 5)], dtype=np.uint8)
+    pixels = np.dstack([np.broadcast_to(rgb, (50, 80, 3)), alpha])
+    buffer = io.BytesIO()
+    plt.imsave(buffer, pixels, format="png", metadata={"Software": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    box = f'x="{-100 * w:g}" y="{-100 * h:g}" width="{200 * w:g}" height="{200 * h:g}"'
+    return f'<image href="data:image/png;base64,{data}" {box} preserveAspectRatio="none"/>'
 
 
 # Space-time
@@ -515,12 +538,14 @@ def spacetime_explorer(
     places = torch.cartesian_prod(torch.arange(0.1, end, 0.2), torch.arange(low + 0.1, high, 0.2)).double()
     slopes = torch.stack([v(x[None], t)[0] for t, x in places])
     directions = torch.nn.functional.normalize(torch.stack([torch.ones_like(slopes), slopes], dim=1)) / 16
-    drawn = _stroke("muted", 1, _polylines(torch.stack([places - directions, places + directions], dim=1)))
+    drawn = _stroke("ink", 1, f"M0 {-100 * high:g}V{-100 * low:g}H{100 * end:g}", ' opacity=".6"')
+    drawn += _stroke("muted", 1, _polylines(torch.stack([places - directions, places + directions], dim=1)))
     start = torch.tensor([[a], [b]], dtype=torch.float64)
     times, states = odeint(v, start, t1=0.99 * end, steps=90, method=RK4, trajectory=True)
     for role, x in zip(("source", "data"), states.squeeze(-1).T, strict=True):
         curve = torch.stack([times, x], dim=1)[x < 2 * high][None, ::3]
-        drawn += _stroke(role, 3, _polylines(curve)) + _stroke(role, 16, f"M0 {-100 * x[0]:.0f}h0")
+        cap = ' stroke-linecap="square"' * (role == "data")
+        drawn += _stroke(role, 3, _polylines(curve)) + _stroke(role, 16, f"M0 {-100 * x[0]:.0f}h0", cap)
     still = (
         f'<svg class="flow-still flow-inset" viewBox="0 {-100 * high:g} {100 * end:g} {100 * (high - low):g}" '
         f'preserveAspectRatio="none" role="img" aria-label="{escape(description)}" fill="none" '
