@@ -9,6 +9,7 @@ between two branches costs nothing.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ def digest(root: Path) -> str:
 
 def choose(app: Sphinx, config: Config) -> None:
     """Point the notebook cache at the folder of this state of the library, and forget the oldest ones."""
+    os.environ["FLOWLIB_STATIC"] = "1"  # kernels inherit it: a live lab then draws its pictures in advance
     name = digest(Path(app.srcdir))
     caches = Path(app.outdir).parent / ".jupyter_cache"
     (caches / name).mkdir(parents=True, exist_ok=True)
