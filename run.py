@@ -106,8 +106,6 @@ def surroundings():
     """The environment variables of every child process: no settings of the user's own Python or Jupyter among them."""
     outside = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "MPLBACKEND", "VIRTUAL_ENV")
     inside = {name: value for name, value in os.environ.items() if name not in outside}
-    if not sys.stdout.isatty():
-        inside["NO_COLOR"] = "1"  # escape sequences have no place in a log
     return dict(
         inside,
         PYTHONNOUSERSITE="1",
