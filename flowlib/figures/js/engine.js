@@ -2,7 +2,7 @@
 // follows the page's colors and width, and says in words what the numbers are.
 //
 // A scene is a function (spec, engine) -> { draw(), readout(), heard?(), change?(name), reset?(), state?(),
-// positions?() }.
+// positions?(), prepare?(deadline) }.
 
 const minus = (text) => text.replace("-", "−");
 export const fixed = (number, digits = 2) => minus(number.toFixed(digits));
@@ -26,7 +26,7 @@ export function mount(hash, scene, spec) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const engine = { figure, inputs, values: {}, colors: {}, draw, set, say };
   const { values } = engine;
-  let running, near = false, dirty = false, playing = 0, poster = true, initial;
+  let running, prepared = false, near = false, dirty = false, playing = 0, poster = true, initial;
 
   // Controls: the value of one is a number, a text, or true and false.
 
@@ -163,19 +163,28 @@ export function mount(hash, scene, spec) {
   };
 
   function draw() {
-    if (dirty || !running || !near) return;
+    if (dirty || !prepared || !near) return;
     dirty = true;
-    requestAnimationFrame(() => {
-      dirty = false;
-      if (engine.panels.some((panel) => !panel.width)) return; // not laid out, as in print
-      for (const panel of engine.panels) panel.pen.clearRect(0, 0, panel.width, panel.height);
-      running.draw();
-      figure.dataset.live = ""; // the style sheet now hides the fallback picture
-      const text = running.readout();
-      if (line.textContent === text) return;
-      line.textContent = text;
-      say(running.heard?.() ?? text);
-    });
+    requestAnimationFrame(paint);
+  }
+
+  function paint() {
+    dirty = false;
+    if (engine.panels.some((panel) => !panel.width)) return; // not laid out, as in print
+    for (const panel of engine.panels) panel.pen.clearRect(0, 0, panel.width, panel.height);
+    running.draw();
+    figure.dataset.live = ""; // the style sheet now hides the still picture
+    const text = running.readout();
+    if (line.textContent === text) return;
+    line.textContent = text;
+    say(running.heard?.() ?? text);
+  }
+
+  // The first picture is computed in slices, so that a slow phone can scroll meanwhile; the still picture stands in for it.
+  function prepare() {
+    if (running.prepare?.(performance.now() + 8) === false) return setTimeout(prepare);
+    prepared = true;
+    draw();
   }
 
   // A screen reader hears the line once the numbers rest, not at every frame.
@@ -200,10 +209,11 @@ export function mount(hash, scene, spec) {
     running = scene(spec, engine);
     new ResizeObserver(() => {
       engine.panels.forEach(resize);
-      draw();
+      if (prepared) paint(); // at once, for resizing cleared the canvas
     }).observe(engine.panels[0]?.canvas ?? figure);
     const observer = new MutationObserver(recolor);
     for (const page of [document.documentElement, document.body]) observer.observe(page, { attributes: true });
+    prepare();
     return running;
   }
 

@@ -286,10 +286,19 @@ export function flow(spec, engine) {
   };
   change();
 
+  function prepare(deadline) {
+    for (let n = 0, N = steps(); n < N; n++) {
+      if (values.trajectories || n <= values.t * N) trajectories(n / N);
+      if ((values.grid ?? two) && n <= values.t * N) until(n / N, "grid", "", corners);
+      if (performance.now() > deadline) return false;
+    }
+  }
+
   return {
     draw,
     readout,
     change,
+    prepare,
     reset() {
       points = [...decode16(spec.points)];
       version++;
