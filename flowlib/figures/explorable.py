@@ -577,10 +577,21 @@ def spacetime_explorer(
 class Choice(Protocol):
     """What a slider over listed values is: `flowlib.course.slider` makes one."""
 
-    label: str
-    symbol: str
-    values: tuple[Any, ...]
-    default: Any
+    @property
+    def label(self) -> str:
+        """What it chooses, in words."""
+
+    @property
+    def symbol(self) -> str:
+        """Its letter in the text."""
+
+    @property
+    def values(self) -> Sequence[Any]:
+        """Numbers or texts, in order."""
+
+    @property
+    def default(self) -> Any:
+        """The value to start with."""
 
 
 def frames_explorable(
