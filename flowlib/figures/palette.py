@@ -47,4 +47,5 @@ def css(scope: str) -> str:
         "body.vscode-dark",
     )
     dark = ",".join(f"{page} {scope}" for page in dark_pages)
-    return f"{scope}{{color-scheme:light;{rule(LIGHT)}}}{dark}{{color-scheme:dark;{rule(DARK)}}}"
+    # paper is light, whatever the screen was
+    return f"{scope}{{color-scheme:light;{rule(LIGHT)}}}@media screen{{{dark}{{color-scheme:dark;{rule(DARK)}}}}}"
