@@ -108,7 +108,8 @@ def built(tmp_path: Path) -> Path:
     for name in ("scripts", "styles", "vendor"):
         (static / name).mkdir(parents=True)
         (static / name / "heavy.js").write_text("0")
-    for name in [*light_pages.STYLE_SHEETS, *light_pages.SCRIPTS, "_static/searchtools.js"]:
+    searched = [f"_static/{name}" for name in light_pages.SEARCH]
+    for name in [*light_pages.STYLE_SHEETS, *light_pages.SCRIPTS, *searched]:
         if not (ROOT / "book" / name).exists():
             (tmp_path / name).write_text(f"/* {name} */")
     (tmp_path / "index.html").write_text(PAGE.format(up="", text="x"))

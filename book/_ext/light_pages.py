@@ -45,11 +45,13 @@ STYLE_SHEETS = [
     "_vendor/katex/katex-swap.min.css",
     "_static/course.css",
 ]
-SCRIPTS = [
-    "_static/documentation_options.js",
-    "_static/doctools.js",
-    "_static/sphinx_highlight.js",
-    "_static/book.js",
+SCRIPTS = ["_static/book.js"]
+SEARCH = [
+    "documentation_options.js",
+    "doctools.js",
+    "sphinx_highlight.js",
+    "searchtools.js",
+    "language_data.js",
 ]
 # The theme's frame is replaced by book/_templates; Thebe wants a server and a CDN; folds need no script (reading.py).
 REFUSED = [
@@ -171,7 +173,7 @@ def lighten(outdir: Path) -> None:
     paths = sorted(path for path in outdir.rglob("*.html") if "_static" not in path.parts)
     pages = [path.read_text(encoding="utf-8") for path in paths]
     scripts = [file.read_text(encoding="utf-8") for name in SCRIPTS for file in found(name, outdir)]
-    search = [file.read_text(encoding="utf-8") for file in found("_static/searchtools.js", outdir)]
+    search = [(outdir / "_static" / name).read_text(encoding="utf-8") for name in SEARCH]
     names = {"css": style_sheet(pages, scripts + search, outdir), "js": script(scripts, outdir)}
     for old in (outdir / "_static").glob("book.*.*"):
         if old.name not in names.values():
@@ -189,7 +191,7 @@ def name_strangers(
     app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
     """Warn about files that an extension wants on a page and that nobody here has decided about."""
-    known = [Path(name).name for name in STYLE_SHEETS + SCRIPTS] + REFUSED
+    known = [Path(name).name for name in STYLE_SHEETS + SCRIPTS] + SEARCH + REFUSED
     for asset in [*context["css_files"], *context["script_files"]]:
         filename = str(getattr(asset, "filename", asset) or "").split("?")[0]
         if filename and not any(Path(filename).match(name) for name in known):

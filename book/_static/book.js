@@ -3,24 +3,22 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const page = document.documentElement;
 
-  // Search shows summaries by fetching the pages it found, which a browser refuses to a page opened as a file.
-  if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
-
-  // Light or dark: the system's choice until the reader makes another, and again once the two agree.
+  // Light or dark: what the system says, until the reader chooses otherwise.
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const remember = (mode) => {
-    try { mode ? localStorage.setItem("mode", mode) : localStorage.removeItem("mode"); } catch {}
+  let chosen = null;
+  try { chosen = localStorage.getItem("mode"); } catch {}
+  const show = () => {
+    page.dataset.theme = chosen ?? (system.matches ? "dark" : "light");
+    document.getElementById("theme").setAttribute("aria-pressed", page.dataset.theme === "dark");
   };
-  const show = (mode) => {
-    page.dataset.theme = mode;
-    document.getElementById("theme").setAttribute("aria-pressed", mode === "dark");
-  };
-  show(page.dataset.theme);
   document.getElementById("theme").addEventListener("click", () => {
-    show(page.dataset.theme === "dark" ? "light" : "dark");
-    remember((page.dataset.theme === "dark") === system.matches ? null : page.dataset.theme);
+    const other = page.dataset.theme === "dark" ? "light" : "dark";
+    chosen = (other === "dark") === system.matches ? null : other;
+    try { chosen ? localStorage.setItem("mode", chosen) : localStorage.removeItem("mode"); } catch {}
+    show();
   });
-  system.addEventListener("change", () => { remember(null); show(system.matches ? "dark" : "light"); });
+  system.addEventListener("change", show);
+  show();
 
   // "/" and Ctrl+K lead to the search field.
   const field = document.querySelector("#sidebar input");
@@ -33,6 +31,29 @@
     if (!sidebar.checkVisibility()) sidebar.showPopover();
     field.select();
   });
+
+  // Who comes from a search finds its words marked. The marks lie over the text, so nothing in the page is changed.
+  const mark = () => {
+    let words = [];
+    try {
+      words = (localStorage.getItem("sphinx_highlight_terms") ?? "").toLowerCase().split(" ").filter(Boolean);
+      localStorage.removeItem("sphinx_highlight_terms");
+    } catch {}
+    if (!words.length || !CSS.highlights) return;
+    const walker = document.createTreeWalker(document.querySelector("article"), NodeFilter.SHOW_TEXT);
+    const ranges = [];
+    while (walker.nextNode()) {
+      const node = walker.currentNode, text = node.data.toLowerCase();
+      if (node.parentElement.closest("script, style, .katex")) continue;
+      for (const word of words) {
+        for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + word.length)) {
+          ranges.push(new StaticRange({ startContainer: node, startOffset: at, endContainer: node, endOffset: at + word.length }));
+        }
+      }
+    }
+    CSS.highlights.set("search", new Highlight(...ranges));
+  };
+  mark();
 
   // Menus in the bar close on Escape, on a choice, and when the reader goes elsewhere.
   addEventListener("click", (event) => {

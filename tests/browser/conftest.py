@@ -1,0 +1,165 @@
+"""The built book in headless Chromium, with everything outside of the book blocked and recorded.
+
+Build the book first (`python3 run.py book`). Chromium is the one that the variable CHROMIUM names, else one on the
+PATH, else Playwright's own. Without any the suite is skipped, or fails if the variable REQUIRE_BROWSER is 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILT = ROOT / "_build" / "html"
+FROM = ("_config.yml", "_toc.yml", "requirements.txt", "book", "flowlib")  # what the pages are made from
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PREFIX = "/project"  # GitHub Pages serves a project's pages below its name
+FIRST = "book/intro.html"
+PAGES = sorted(path.relative_to(BUILT).as_posix() for path in BUILT.glob("book/**/*.html")) or [FIRST]
+PAGES.append("search.html")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`path` is every page in turn; `protocol` is each way of opening one."""
+    if "path" in metafunc.fixturenames:
+        metafunc.parametrize("path", PAGES)
+    if "protocol" in metafunc.fixturenames:
+        metafunc.parametrize("protocol", ["http", "file"])
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The folder of the built book; fails if it is missing or older than what it is made from."""
+    stamp = BUILT / ".nojekyll"  # touched at the end of every build
+    if not stamp.exists():
+        pytest.fail(f"there is no book in {BUILT}: build it with `python3 run.py book`")
+    sources = [
+        file
+        for name in FROM
+        for file in ([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts and ".ipynb_checkpoints" not in file.parts
+    ]
+    newest = max(sources, key=lambda file: file.stat().st_mtime)
+    if newest.stat().st_mtime > stamp.stat().st_mtime:
+        name = newest.relative_to(ROOT)
+        pytest.fail(f"{name} changed after the book was built: build it again with `python3 run.py book`")
+    return BUILT
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    named = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    with sync_playwright() as playwright:
+        if named is None and not Path(playwright.chromium.executable_path).exists():
+            reason = (
+                f"no browser: install Chromium (looked for {', '.join(NAMES)}) or set CHROMIUM to its path"
+            )
+            (pytest.fail if os.environ.get("REQUIRE_BROWSER") == "1" else pytest.skip)(reason)
+        found = playwright.chromium.launch(executable_path=named, args=FLAGS)
+        yield found
+        found.close()
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves the book below PREFIX, and nothing elsewhere."""
+
+    def translate_path(self, path: str) -> str:
+        inside = path.startswith(f"{PREFIX}/")
+        return super().translate_path(path.removeprefix(PREFIX) if inside else "/outside-of-the-book")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def bases(built: Path) -> Iterator[dict[str, str]]:
+    """Where the book's root is, by protocol."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(built)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {"http": f"http://127.0.0.1:{server.server_port}{PREFIX}/", "file": f"{built.as_uri()}/"}
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass
+class Visit:
+    """An open page and what went wrong on it."""
+
+    page: Page
+    outside: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def read_through(self) -> None:
+        """Scroll to the end, as a reader does, so that everything that waits for being seen appears."""
+        self.page.evaluate(
+            """async () => {
+              for (let y = 0; y < document.documentElement.scrollHeight; y += innerHeight / 2) {
+                scrollTo({ top: y, behavior: "instant" });
+                await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+              }
+              scrollTo({ top: 0, behavior: "instant" });
+            }"""
+        )
+
+
+@pytest.fixture
+def visit(browser: Browser, bases: dict[str, str]) -> Iterator[Callable[..., Visit]]:
+    """A function that opens a page of the book: visit(path, protocol="http", scheme="light", width=1280)."""
+    contexts: list[BrowserContext] = []
+
+    def open_page(
+        path: str,
+        protocol: str = "http",
+        scheme: str = "light",
+        width: int = 1280,
+        scripts: bool = True,
+    ) -> Visit:
+        context = browser.new_context(
+            viewport={"width": width, "height": 844},
+            color_scheme=scheme,  # type: ignore[arg-type]
+            java_script_enabled=scripts,
+            has_touch=width < 500,
+        )
+        contexts.append(context)
+        seen = Visit(context.new_page())
+
+        def gate(route: Route, request: Request) -> None:
+            if request.url.startswith((bases[protocol], "data:", "blob:")):
+                route.continue_()
+            else:
+                seen.outside.append(request.url)
+                route.abort()
+
+        context.route("**/*", gate)
+        seen.page.on("pageerror", lambda error: seen.errors.append(f"error: {error}"))
+        seen.page.on(
+            "console", lambda m: seen.errors.append(f"console: {m.text}") if m.type == "error" else None
+        )
+        seen.page.on("requestfailed", lambda request: seen.errors.append(f"failed: {request.url}"))
+        seen.page.on(
+            "response", lambda r: seen.errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None
+        )
+        seen.page.goto(bases[protocol] + path)
+        return seen
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -1,0 +1,246 @@
+"""Every page of the book, whole without a network, in light and dark, on a phone, by keyboard, with a screen reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from .conftest import PAGES, Visit
+
+Open = Callable[..., Visit]
+LONGEST = max(PAGES, key=lambda name: name.startswith("book/0"))  # a chapter if there is one
+
+
+def test_a_page_loads_whole_and_asks_nobody_outside(visit: Open, path: str, protocol: str) -> None:
+    seen = visit(path, protocol)
+    seen.read_through()
+    seen.page.wait_for_load_state("networkidle")
+    assert seen.outside == []
+    assert seen.errors == []
+    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)"
+    assert seen.page.evaluate(broken) == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
+def test_axe_finds_nothing(visit: Open, path: str, scheme: str, width: int) -> None:
+    seen = visit(path, scheme=scheme, width=width)
+    assert seen.page.evaluate("document.documentElement.dataset.theme") == scheme
+    seen.read_through()
+    # A section far away is not laid out, and its parts would be judged at places where nobody sees them.
+    seen.page.add_style_tag(content="section { content-visibility: visible !important }")
+    found = Axe().run(seen.page, context={"exclude": [[".katex-html"]]}).response["violations"]
+    told = [
+        f"{rule['id']}: {node['html'][:200]}\n{node['failureSummary']}"
+        for rule in found
+        for node in rule["nodes"]
+    ]
+    assert not told, "\n\n".join(told[:20])
+
+
+def test_nothing_is_wider_than_a_phone(visit: Open, path: str) -> None:
+    seen = visit(path, width=390)
+    seen.page.evaluate("document.querySelectorAll('article details').forEach(d => { d.open = true; })")
+    seen.read_through()
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_every_picture_has_words(visit: Open, path: str) -> None:
+    seen = visit(path)
+    wordless = seen.page.evaluate(
+        """() => [...document.querySelectorAll("img, svg, canvas, video")].filter((picture) => {
+          if (picture.closest("[aria-hidden=true], .katex")) return false;
+          if (picture.tagName === "IMG") return !picture.hasAttribute("alt");
+          const named = picture.getAttribute("aria-label") || picture.querySelector(":scope > title")?.textContent;
+          return !named?.trim() || !picture.getAttribute("role");
+        }).map((picture) => picture.outerHTML.slice(0, 200))"""
+    )
+    assert wordless == []
+
+
+class Links(HTMLParser):
+    """The ids of a page, the links that a reader may follow, and the files that the page itself loads."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.follows: list[str] = []
+        self.loads: list[str] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.ids.update(filter(None, [values.get("id"), values.get("name") if tag == "a" else None]))
+        if tag in ("a", "form") and (url := values.get("href") or values.get("action")):
+            self.follows.append(url)
+        elif tag == "link" and values.get("rel") == "canonical":
+            self.follows.append(values["href"] or "")
+        elif url := values.get("src") or values.get("href"):
+            self.loads.append(url)
+
+
+def test_every_link_leads_somewhere(built: Path) -> None:
+    pages = {built / name: Links(built / name) for name in PAGES}
+    dead = []
+    for page, links in pages.items():
+        for url in links.follows + links.loads:
+            parts = urlsplit(urljoin(page.as_uri(), url))
+            if parts.scheme == "data" or (
+                parts.scheme in ("http", "https", "mailto") and url in links.follows
+            ):
+                continue
+            target = Path(unquote(parts.path))
+            missing = parts.scheme != "file" or not target.is_file()
+            anchor = unquote(parts.fragment)
+            if missing or (anchor and target in pages and anchor not in pages[target].ids):
+                dead.append(f"{page.relative_to(built)}: {url}")
+    assert dead == []
+
+
+def test_the_first_page_is_the_introduction(visit: Open, protocol: str) -> None:
+    seen = visit("index.html", protocol)
+    seen.page.wait_for_url("**/book/intro.html")
+
+
+def test_the_reader_chooses_light_or_dark_and_the_choice_stays(visit: Open, protocol: str) -> None:
+    page = visit("book/intro.html", protocol, scheme="dark").page
+    theme = "document.documentElement.dataset.theme"
+    button = page.get_by_role("button", name="Dark page")
+    assert page.evaluate(theme) == "dark" and button.get_attribute("aria-pressed") == "true"
+    paper = "getComputedStyle(document.documentElement).backgroundColor"
+    dark = page.evaluate(paper)
+    button.click()
+    page.reload()
+    assert page.evaluate(theme) == "light" and button.get_attribute("aria-pressed") == "false"
+    assert page.evaluate(paper) != dark
+    button.click()  # what the system says: from now on the page follows it again
+    assert page.evaluate("localStorage.getItem('mode')") is None
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function(f"{theme} === 'light'")
+
+
+def test_searching_finds_a_chapter(visit: Open, protocol: str) -> None:
+    seen = visit("book/intro.html", protocol)
+    seen.page.keyboard.press("/")
+    seen.page.keyboard.type("vector field")
+    seen.page.keyboard.press("Enter")
+    seen.page.wait_for_url("**/search.html?q=*")
+    results = seen.page.locator("#search-results li")
+    if protocol == "http":
+        assert "vector" in (results.first.locator(".context").text_content() or "").lower()
+    results.locator("a").first.click()
+    assert "/book/" in seen.page.url
+    seen.page.wait_for_function("CSS.highlights.get('search')?.size > 3")
+    assert seen.errors == [] and seen.outside == []
+
+
+def test_menus_of_a_phone_open_and_close_by_keyboard_and_touch(visit: Open) -> None:
+    page = visit(LONGEST, width=390).page
+    for name, label in (("Chapters", "Book"), ("On this page", "On this page")):
+        button, menu = page.get_by_role("button", name=name), page.get_by_role("navigation", name=label)
+        assert not menu.is_visible()
+        button.focus()
+        page.keyboard.press("Enter")
+        assert menu.is_visible()
+        page.keyboard.press("Escape")
+        assert not menu.is_visible()
+        button.tap()
+        assert menu.is_visible()
+        page.touchscreen.tap(380 if name == "Chapters" else 10, 700)
+        assert not menu.is_visible()
+    page.get_by_role("button", name="On this page").tap()
+    page.locator("#contents a").last.tap()
+    assert not page.locator("#contents").is_visible()
+
+
+def test_a_link_leads_to_the_place_it_names(visit: Open) -> None:
+    page = visit(LONGEST).page
+    for link in (page.locator("#contents ul ul a").last, page.locator("#contents ul ul a").first):
+        link.click()
+        page.wait_for_timeout(300)
+        name = link.get_attribute("href") or ""
+        top, room = page.evaluate(
+            "name => [document.getElementById(name).getBoundingClientRect().top,"
+            " document.documentElement.scrollHeight - innerHeight - scrollY]",
+            unquote(name.removeprefix("#")),
+        )
+        assert 0 <= top < 120 or room < 2
+
+
+def test_a_link_into_a_fold_opens_it(visit: Open) -> None:
+    page = visit(LONGEST).page
+    fold = page.locator("article details[id]").first
+    if fold.count() == 0:
+        pytest.skip("no fold with an id on this page")
+    assert fold.get_attribute("open") is None
+    page.evaluate("id => { location.hash = id; }", fold.get_attribute("id"))
+    page.wait_for_function("id => document.getElementById(id).open", arg=fold.get_attribute("id"))
+
+
+def test_a_copied_formula_is_its_source(visit: Open) -> None:
+    page = visit(LONGEST).page
+    copied, source = page.evaluate(
+        """() => {
+          const formula = document.querySelector("p .katex");
+          getSelection().selectAllChildren(formula.closest("p"));
+          const event = new ClipboardEvent("copy", { clipboardData: new DataTransfer(), cancelable: true });
+          document.dispatchEvent(event);
+          return [event.clipboardData.getData("text/plain"), formula.querySelector("annotation").textContent];
+        }"""
+    )
+    assert f"${source}$" in copied
+    assert "\u200b" not in copied
+
+
+def test_code_is_copied_by_its_button(visit: Open) -> None:
+    page = visit(LONGEST).page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    block = page.locator(".cell_input div.highlight:visible").first
+    block.scroll_into_view_if_needed()
+    block.hover()
+    block.get_by_role("button", name="Copy").click()
+    code = block.locator("pre").text_content() or ""
+    assert page.evaluate("navigator.clipboard.readText()").split() == code.split() != []
+
+
+def test_wide_formulas_are_within_reach_of_the_keyboard(visit: Open) -> None:
+    seen = visit(LONGEST, width=390)
+    seen.read_through()
+    boxes = seen.page.locator(".formula")
+    wide = boxes.evaluate_all("all => all.map(box => box.scrollWidth > box.clientWidth)")
+    reachable = boxes.evaluate_all("all => all.map(box => box.tabIndex === 0)")
+    assert any(wide) and wide == reachable
+
+
+def test_paper_shows_folds_and_no_frame(visit: Open) -> None:
+    page = visit(LONGEST).page
+    page.emulate_media(media="print")
+    assert not page.locator("#bar, #sidebar, #contents").filter(visible=True).count()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("article details:not([open])").count() == 0
+    assert page.locator("pre").evaluate_all(
+        "all => all.every(p => getComputedStyle(p).whiteSpace === 'pre-wrap')"
+    )
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("article details:not([open])").count() > 0
+
+
+def test_without_scripts_the_text_formulas_and_menus_are_there(visit: Open, protocol: str) -> None:
+    page = visit(LONGEST, protocol, scripts=False, width=390).page
+    assert page.locator("article h1").is_visible()
+    formula = page.locator(".katex-html").first
+    assert formula.is_visible() and (formula.bounding_box() or {}).get("width", 0) > 5
+    page.get_by_role("button", name="Chapters").tap()
+    assert page.get_by_role("navigation", name="Book").is_visible()
+
+
+def test_the_manifest_of_vendored_files_is_not_published(built: Path) -> None:
+    """What only the build needs stays out of the pages: KaTeX's script, above all."""
+    shipped = {path.name for path in built.rglob("*") if path.is_file()}
+    assert not shipped & {"katex.min.js", "manifest.json"}
+    assert json.dumps(sorted(name for name in shipped if name.endswith(".js.map"))) == "[]"
