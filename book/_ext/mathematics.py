@@ -82,9 +82,20 @@ def formula(translator: HTML5Translator, node: nodes.Element, tex: str, display:
         return f"<code>{html.escape(tex)}</code>"
 
 
+def keep_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Move a comma or full stop behind a formula into it: browsers would let it start the next line."""
+    for node in doctree.findall(nodes.math):
+        after = node.next_node(descend=False, siblings=True)
+        if isinstance(after, nodes.Text) and (mark := re.match(r"[,.;:!?)]+", after)):
+            node["punctuation"] = mark[0]
+            after.parent.replace(after, nodes.Text(after[mark.end() :]))
+
+
 def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
+    mark = node.get("punctuation")
+    tex = node.astext() + (rf"\text{{{mark}}}" if mark else "")
     translator.body.append(translator.starttag(node, "span", "", CLASS="math notranslate"))
-    translator.body.append(formula(translator, node, node.astext(), False) + "</span>")
+    translator.body.append(formula(translator, node, tex, False) + "</span>")
     raise nodes.SkipNode
 
 
@@ -103,5 +114,6 @@ def visit_display(translator: HTML5Translator, node: nodes.math_block) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("katex_macros", {}, "html", [dict])
+    app.connect("doctree-resolved", keep_punctuation)
     app.add_html_math_renderer("katex", (visit_inline, None), (visit_display, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
