@@ -331,7 +331,11 @@ def serve(port="8000"):
         except OSError:
             continue
         say("Serving it at http://127.0.0.1:%d/ until you press Ctrl+C." % candidate)
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("\nStopped.")
+        return
     raise Stop("The ports from %s on are taken: name another, as in: python3 run.py serve 9000" % port)
 
 
