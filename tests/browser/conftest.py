@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, sync_playwright
@@ -40,7 +41,7 @@ PAGES.append("search.html")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`path` is every page in turn; `protocol` is each way of opening one."""
     if "path" in metafunc.fixturenames:
-        metafunc.parametrize("path", PAGES)
+        metafunc.parametrize("path", PAGES, scope="module")  # so that a page's tests follow one another
     if "protocol" in metafunc.fixturenames:
         metafunc.parametrize("protocol", ["http", "file"])
 
@@ -120,46 +121,83 @@ class Visit:
         )
 
 
-@pytest.fixture
-def visit(browser: Browser, bases: dict[str, str]) -> Iterator[Callable[..., Visit]]:
-    """A function that opens a page of the book: visit(path, protocol="http", scheme="light", width=1280)."""
-    contexts: list[BrowserContext] = []
+Key = tuple[str, str, str, int]
 
-    def open_page(
+
+class Visitor:
+    """Opens pages of the book, each in a browser context of its own."""
+
+    def __init__(self, browser: Browser, bases: dict[str, str]) -> None:
+        self.browser, self.bases = browser, bases
+        self.contexts: list[BrowserContext] = []
+        self.kept: dict[Key, Visit] = {}
+
+    def __call__(
+        self,
         path: str,
         protocol: str = "http",
-        scheme: str = "light",
+        scheme: Literal["light", "dark"] = "light",
         width: int = 1280,
         scripts: bool = True,
     ) -> Visit:
-        context = browser.new_context(
+        context = self.browser.new_context(
             viewport={"width": width, "height": 844},
-            color_scheme=scheme,  # type: ignore[arg-type]
+            color_scheme=scheme,
             java_script_enabled=scripts,
             has_touch=width < 500,
         )
-        contexts.append(context)
+        self.contexts.append(context)
         seen = Visit(context.new_page())
 
         def gate(route: Route, request: Request) -> None:
-            if request.url.startswith((bases[protocol], "data:", "blob:")):
+            if request.url.startswith((self.bases[protocol], "data:", "blob:")):
                 route.continue_()
             else:
                 seen.outside.append(request.url)
                 route.abort()
 
+        def note(kind: str, text: str) -> None:
+            seen.errors.append(f"{kind}: {text}")
+
         context.route("**/*", gate)
-        seen.page.on("pageerror", lambda error: seen.errors.append(f"error: {error}"))
-        seen.page.on(
-            "console", lambda m: seen.errors.append(f"console: {m.text}") if m.type == "error" else None
+        seen.page.on("pageerror", lambda error: note("error", str(error)))
+        seen.page.on("console", lambda m: note("console", m.text) if m.type == "error" else None)
+        seen.page.on(  # a request that a click on a link cut off has not failed
+            "requestfailed", lambda r: note("failed", r.url) if r.failure != "net::ERR_ABORTED" else None
         )
-        seen.page.on("requestfailed", lambda request: seen.errors.append(f"failed: {request.url}"))
-        seen.page.on(
-            "response", lambda r: seen.errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None
-        )
-        seen.page.goto(bases[protocol] + path)
+        seen.page.on("response", lambda r: note(str(r.status), r.url) if r.status >= 400 else None)
+        seen.page.goto(self.bases[protocol] + path)
         return seen
 
-    yield open_page
-    for context in contexts:
-        context.close()
+    def once(self, path: str, protocol: str, scheme: Literal["light", "dark"], width: int) -> Visit:
+        """The page read through to its end, kept open for the next test that asks for the same."""
+        key = (path, protocol, scheme, width)
+        if any(kept[0] != path for kept in self.kept):
+            self.close()
+        if key not in self.kept:
+            self.kept[key] = self(*key)
+            self.kept[key].read_through()
+        return self.kept[key]
+
+    def close(self) -> None:
+        """Close all pages."""
+        for context in self.contexts:
+            context.close()
+        self.contexts.clear()
+        self.kept.clear()
+
+
+@pytest.fixture
+def visit(browser: Browser, bases: dict[str, str]) -> Iterator[Visitor]:
+    """Opens pages for one test: visit(path, protocol="http", scheme="light", width=1280, scripts=True)."""
+    visitor = Visitor(browser, bases)
+    yield visitor
+    visitor.close()
+
+
+@pytest.fixture(scope="module")
+def read(browser: Browser, bases: dict[str, str]) -> Iterator[Callable[[str, str, Any, int], Visit]]:
+    """Opens pages that the tests of one module share and leave as they are: read(path, protocol, scheme, width)."""
+    visitor = Visitor(browser, bases)
+    yield visitor.once
+    visitor.close()

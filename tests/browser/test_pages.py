@@ -11,15 +11,14 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from .conftest import PAGES, Visit
+from .conftest import PAGES, Visit, Visitor
 
-Open = Callable[..., Visit]
+Read = Callable[[str, str, str, int], Visit]
 LONGEST = max(PAGES, key=lambda name: name.startswith("book/0"))  # a chapter if there is one
 
 
-def test_a_page_loads_whole_and_asks_nobody_outside(visit: Open, path: str, protocol: str) -> None:
-    seen = visit(path, protocol)
-    seen.read_through()
+def test_a_page_loads_whole_and_asks_nobody_outside(read: Read, path: str, protocol: str) -> None:
+    seen = read(path, protocol, "dark", 1280)
     seen.page.wait_for_load_state("networkidle")
     assert seen.outside == []
     assert seen.errors == []
@@ -27,32 +26,8 @@ def test_a_page_loads_whole_and_asks_nobody_outside(visit: Open, path: str, prot
     assert seen.page.evaluate(broken) == []
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
-def test_axe_finds_nothing(visit: Open, path: str, scheme: str, width: int) -> None:
-    seen = visit(path, scheme=scheme, width=width)
-    assert seen.page.evaluate("document.documentElement.dataset.theme") == scheme
-    seen.read_through()
-    # A section far away is not laid out, and its parts would be judged at places where nobody sees them.
-    seen.page.add_style_tag(content="section { content-visibility: visible !important }")
-    found = Axe().run(seen.page, context={"exclude": [[".katex-html"]]}).response["violations"]
-    told = [
-        f"{rule['id']}: {node['html'][:200]}\n{node['failureSummary']}"
-        for rule in found
-        for node in rule["nodes"]
-    ]
-    assert not told, "\n\n".join(told[:20])
-
-
-def test_nothing_is_wider_than_a_phone(visit: Open, path: str) -> None:
-    seen = visit(path, width=390)
-    seen.page.evaluate("document.querySelectorAll('article details').forEach(d => { d.open = true; })")
-    seen.read_through()
-    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
-def test_every_picture_has_words(visit: Open, path: str) -> None:
-    seen = visit(path)
-    wordless = seen.page.evaluate(
+def test_every_picture_has_words(read: Read, path: str) -> None:
+    wordless = read(path, "http", "dark", 1280).page.evaluate(
         """() => [...document.querySelectorAll("img, svg, canvas, video")].filter((picture) => {
           if (picture.closest("[aria-hidden=true], .katex")) return false;
           if (picture.tagName === "IMG") return !picture.hasAttribute("alt");
@@ -61,6 +36,28 @@ def test_every_picture_has_words(visit: Open, path: str) -> None:
         }).map((picture) => picture.outerHTML.slice(0, 200))"""
     )
     assert wordless == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 1280), ("light", 390)])
+def test_axe_finds_nothing(read: Read, path: str, scheme: str, width: int) -> None:
+    page = read(path, "http", scheme, width).page
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    # A section far away is not laid out, and its parts would be judged at places where nobody sees them.
+    page.add_style_tag(content="section { content-visibility: visible !important }")
+    # What formulas look like is hidden from screen readers, which read their MathML.
+    found = Axe().run(page, context={"exclude": [[".katex"]]}).response["violations"]
+    told = [
+        f"{rule['id']}: {node['html'][:200]}\n{node['failureSummary']}"
+        for rule in found
+        for node in rule["nodes"]
+    ]
+    assert not told, "\n\n".join(told[:20])
+
+
+def test_nothing_is_wider_than_a_phone(read: Read, path: str) -> None:
+    page = read(path, "http", "light", 390).page
+    page.evaluate("document.querySelectorAll('article details').forEach(d => { d.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 class Links(HTMLParser):
@@ -102,12 +99,12 @@ def test_every_link_leads_somewhere(built: Path) -> None:
     assert dead == []
 
 
-def test_the_first_page_is_the_introduction(visit: Open, protocol: str) -> None:
+def test_the_first_page_is_the_introduction(visit: Visitor, protocol: str) -> None:
     seen = visit("index.html", protocol)
     seen.page.wait_for_url("**/book/intro.html")
 
 
-def test_the_reader_chooses_light_or_dark_and_the_choice_stays(visit: Open, protocol: str) -> None:
+def test_the_reader_chooses_light_or_dark_and_the_choice_stays(visit: Visitor, protocol: str) -> None:
     page = visit("book/intro.html", protocol, scheme="dark").page
     theme = "document.documentElement.dataset.theme"
     button = page.get_by_role("button", name="Dark page")
@@ -124,7 +121,7 @@ def test_the_reader_chooses_light_or_dark_and_the_choice_stays(visit: Open, prot
     page.wait_for_function(f"{theme} === 'light'")
 
 
-def test_searching_finds_a_chapter(visit: Open, protocol: str) -> None:
+def test_searching_finds_a_chapter(visit: Visitor, protocol: str) -> None:
     seen = visit("book/intro.html", protocol)
     seen.page.keyboard.press("/")
     seen.page.keyboard.type("vector field")
@@ -139,7 +136,7 @@ def test_searching_finds_a_chapter(visit: Open, protocol: str) -> None:
     assert seen.errors == [] and seen.outside == []
 
 
-def test_menus_of_a_phone_open_and_close_by_keyboard_and_touch(visit: Open) -> None:
+def test_menus_of_a_phone_open_and_close_by_keyboard_and_touch(visit: Visitor) -> None:
     page = visit(LONGEST, width=390).page
     for name, label in (("Chapters", "Book"), ("On this page", "On this page")):
         button, menu = page.get_by_role("button", name=name), page.get_by_role("navigation", name=label)
@@ -158,7 +155,7 @@ def test_menus_of_a_phone_open_and_close_by_keyboard_and_touch(visit: Open) -> N
     assert not page.locator("#contents").is_visible()
 
 
-def test_a_link_leads_to_the_place_it_names(visit: Open) -> None:
+def test_a_link_leads_to_the_place_it_names(visit: Visitor) -> None:
     page = visit(LONGEST).page
     for link in (page.locator("#contents ul ul a").last, page.locator("#contents ul ul a").first):
         link.click()
@@ -172,7 +169,7 @@ def test_a_link_leads_to_the_place_it_names(visit: Open) -> None:
         assert 0 <= top < 120 or room < 2
 
 
-def test_a_link_into_a_fold_opens_it(visit: Open) -> None:
+def test_a_link_into_a_fold_opens_it(visit: Visitor) -> None:
     page = visit(LONGEST).page
     fold = page.locator("article details[id]").first
     if fold.count() == 0:
@@ -182,7 +179,7 @@ def test_a_link_into_a_fold_opens_it(visit: Open) -> None:
     page.wait_for_function("id => document.getElementById(id).open", arg=fold.get_attribute("id"))
 
 
-def test_a_copied_formula_is_its_source(visit: Open) -> None:
+def test_a_copied_formula_is_its_source(visit: Visitor) -> None:
     page = visit(LONGEST).page
     copied, source = page.evaluate(
         """() => {
@@ -197,7 +194,7 @@ def test_a_copied_formula_is_its_source(visit: Open) -> None:
     assert "\u200b" not in copied
 
 
-def test_code_is_copied_by_its_button(visit: Open) -> None:
+def test_code_is_copied_by_its_button(visit: Visitor) -> None:
     page = visit(LONGEST).page
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     block = page.locator(".cell_input div.highlight:visible").first
@@ -208,7 +205,7 @@ def test_code_is_copied_by_its_button(visit: Open) -> None:
     assert page.evaluate("navigator.clipboard.readText()").split() == code.split() != []
 
 
-def test_wide_formulas_are_within_reach_of_the_keyboard(visit: Open) -> None:
+def test_wide_formulas_are_within_reach_of_the_keyboard(visit: Visitor) -> None:
     seen = visit(LONGEST, width=390)
     seen.read_through()
     boxes = seen.page.locator(".formula")
@@ -217,7 +214,7 @@ def test_wide_formulas_are_within_reach_of_the_keyboard(visit: Open) -> None:
     assert any(wide) and wide == reachable
 
 
-def test_paper_shows_folds_and_no_frame(visit: Open) -> None:
+def test_paper_shows_folds_and_no_frame(visit: Visitor) -> None:
     page = visit(LONGEST).page
     page.emulate_media(media="print")
     assert not page.locator("#bar, #sidebar, #contents").filter(visible=True).count()
@@ -230,7 +227,7 @@ def test_paper_shows_folds_and_no_frame(visit: Open) -> None:
     assert page.locator("article details:not([open])").count() > 0
 
 
-def test_without_scripts_the_text_formulas_and_menus_are_there(visit: Open, protocol: str) -> None:
+def test_without_scripts_the_text_formulas_and_menus_are_there(visit: Visitor, protocol: str) -> None:
     page = visit(LONGEST, protocol, scripts=False, width=390).page
     assert page.locator("article h1").is_visible()
     formula = page.locator(".katex-html").first
