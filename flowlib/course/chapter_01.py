@@ -96,7 +96,7 @@ choice(
         "m' = cos(t) m with m(0) = 1, so log m is the integral of cos from 0 to t.",
         "m(t) = exp(sin t). The variance of m X₀ is m² times the variance of X₀.",
     ),
-    insight="log Var Xₜ = 2 ∫ a, here 2 sin t: the cloud breathes, and after a whole period it is N(0, 1) again.",
+    insight="log Var Xₜ is twice the integral of cos, 2 sin t: the cloud breathes, and after a whole period it is N(0, 1) again.",
 )
 def grade_variance(variance: Any) -> None:
     """variance(t) for dx/dt = cos(t) x and X₀ ~ N(0, 1); t is a tensor (), the answer exp(2 sin t)."""
@@ -294,7 +294,7 @@ def grade_flow_map(flow_map: Any) -> None:
     otherwise = (
         f"after {steps} steps from t = {t0} to {t1} the first point should be at "
         f"({right[0, 0]:.4f}, {right[0, 1]:.4f}); yours is at ({result[0, 0]:.4f}, {result[0, 1]:.4f}), "
-        f"with {evaluations} evaluations of v instead of {2 * steps}. {_order(flow_map, x, t0, t1)}"
+        f"with {evaluations} evaluations of v, where the midpoint rule makes {2 * steps}. {_order(flow_map, x, t0, t1)}"
     )
     diagnose(result, right, _wrong_flow_maps(_test_field, x, t0, t1, steps), otherwise)
 
@@ -328,11 +328,11 @@ def _order(flow_map: Any, x: Tensor, t0: float, t1: float) -> str:
     "1.5",
     "The continuity equation as code",
     hints=(
-        "The product rule first: ∂p/∂t + ∇·(p v) = ∂p/∂t + ∇p · v + p ∇·v. Three terms, each a number per point.",
+        "The product rule first (∇· is another way to write div): ∂p/∂t + ∇·(p v) = ∂p/∂t + ∇p · v + p ∇·v. Three terms, each a number per point.",
         "With p = exp(log p): ∂p/∂t = p ∂log p/∂t and ∇p = p ∇log p. torch.autograd.grad(log_prob(x, t).sum(), (x, t)) "
         "gives both, for every point at once, if x and t require gradients.",
-        "For ∇·v differentiate component by component, and keep the diagonal: "
-        "sum(torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(2)).",
+        "For ∇·v let u = v(x, t), differentiate it component by component, and keep the diagonal: "
+        "sum(torch.autograd.grad(u[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(2)).",
     ),
     insight="one scalar per point tells whether a field moves a density: mass is neither made nor lost.",
 )
@@ -435,7 +435,7 @@ def grade_continuity(residual: Any) -> None:
 )
 def grade_gauge(w: Any) -> None:
     """w(x, covariance) for x (B, 2), not zero, with div(p w) = 0 for p = N(0, covariance), whatever the covariance."""
-    signature = "w(x, covariance)"
+    signature = "spin(x, covariance)"
     x = torch.randn(6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     J = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
     h = 1e-4 * torch.eye(2, dtype=torch.float64)
@@ -459,7 +459,7 @@ def grade_gauge(w: Any) -> None:
         mistakes = [
             (
                 "a rigid rotation J x keeps N(0, Σ) only if Σ is isotropic: its circles cut the ellipses on which p is "
-                "constant. div w = 0 is not enough, w · ∇p = 0 is needed too",
+                "constant. div w = 0 is not enough: div(p w) = w · ∇p + p div w must vanish",
                 x @ J.T,
             ),
             (

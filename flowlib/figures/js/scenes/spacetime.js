@@ -119,9 +119,9 @@ export function spacetime(spec, engine) {
   function readout() {
     const { t, a, b } = values, [p, q] = [at("a", t), at("b", t)];
     const told = { forced: [], root: [], square: [] };
-    const where = (x) => (x > high ? "gone" : `at ${fixed(x)}`);
+    const where = (x) => (!isFinite(x) ? "at infinity" : x > high ? `above the picture at ${fixed(x)}` : `at ${fixed(x)}`);
     if (a === b) told.forced.push("one start, one curve");
-    else told.forced.push(`distance ${fixed(Math.abs(p - q), 3)}: it shrinks, and is never 0`);
+    else told.forced.push(`distance ${Math.abs(p - q).toPrecision(2)}: it shrinks, and is never 0`);
     if (a > 0 && b > 0) told.root.push("above 0 they cannot meet");
     else if (a <= 0 && b <= 0 && a !== b) told.root.push(`they meet at x = 0, at t = ${fixed(arrival(Math.min(a, b)))}`);
     if (a <= 0 || b <= 0) told.root.push("whoever is at 0 may leave at any time τ");
