@@ -96,7 +96,7 @@ choice(
         "m' = cos(t) m with m(0) = 1, so log m is the integral of cos from 0 to t.",
         "m(t) = exp(sin t). The variance of m X₀ is m² times the variance of X₀.",
     ),
-    insight="log Var Xₜ is twice the integral of cos, 2 sin t: the cloud breathes, and after a whole period it is N(0, 1) again.",
+    insight="log Var Xₜ is twice the integral of cos, 2 sin t: the cloud breathes, and is N(0, 1) again at t = 2π.",
 )
 def grade_variance(variance: Any) -> None:
     """variance(t) for dx/dt = cos(t) x and X₀ ~ N(0, 1); t is a tensor (), the answer exp(2 sin t)."""
@@ -328,7 +328,8 @@ def _order(flow_map: Any, x: Tensor, t0: float, t1: float) -> str:
     "1.5",
     "The continuity equation as code",
     hints=(
-        "The product rule first (∇· is another way to write div): ∂p/∂t + ∇·(p v) = ∂p/∂t + ∇p · v + p ∇·v. Three terms, each a number per point.",
+        "∇· is another way to write div. The product rule first: "
+        "∂p/∂t + ∇·(p v) = ∂p/∂t + ∇p · v + p ∇·v. Three terms, each a number per point.",
         "With p = exp(log p): ∂p/∂t = p ∂log p/∂t and ∇p = p ∇log p. torch.autograd.grad(log_prob(x, t).sum(), (x, t)) "
         "gives both, for every point at once, if x and t require gradients.",
         "For ∇·v let u = v(x, t), differentiate it component by component, and keep the diagonal: "
