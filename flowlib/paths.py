@@ -81,6 +81,54 @@ def conical(sigma_min: float = 1e-4) -> AffinePath:
     )
 
 
+def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> AffinePath:
+    r"""The path of DDPM in continuous time, with s = 1 - t and beta(s) = beta_min + s (beta_max - beta_min):
+
+        alpha = exp(-B / 2),    sigma = sqrt(1 - exp(-B)),    B = beta_min s + (beta_max - beta_min) s^2 / 2.
+
+    It never reaches pure noise: at t = 0, alpha = .0066 and 1 - sigma = 2e-5 for the default rates, so a sampler that
+    starts from N(0, I) starts from a slightly wrong law. At the data sigma' is infinite, like -sqrt(beta_min / s) / 2:
+    the mean square of u_t grows as 1 / s and has no finite average over t, so one trains noise or data prediction here.
+    Only sigma sigma' is finite there. To keep it so at t = 1 in floating point, sigma and sigma' are those of s = eps^2
+    there: sigma(1) is then 4e-8 in float32 and 7e-17 in float64, below the rounding of x_1, in place of 0.
+
+    Args:
+        beta_min: the rate of noising at the data, per unit of time.
+        beta_max: the rate at the noise.
+
+    Raises:
+        ValueError: not 0 < beta_min <= beta_max < infinity.
+
+    Source: Song et al. (2021), appendix C, where s is called t; Ho et al. (2020) in discrete time.
+
+    >>> variance_preserving().alpha(torch.tensor([0.0, 1.0]))
+    tensor([0.0066, 1.0000])
+    """
+    if not 0 < beta_min <= beta_max < math.inf:
+        raise ValueError(f"rates must satisfy 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
+
+    def total(t: Tensor) -> Tensor:  # B
+        s = (1 - t).clamp(min=torch.finfo(t.dtype).eps ** 2)
+        return beta_min * s + (beta_max - beta_min) * s**2 / 2
+
+    def rate(t: Tensor) -> Tensor:  # beta
+        return beta_min + (1 - t) * (beta_max - beta_min)
+
+    def alpha(t: Tensor) -> Tensor:
+        return torch.exp(-total(t) / 2)
+
+    def sigma(t: Tensor) -> Tensor:
+        return torch.sqrt(-torch.expm1(-total(t)))  # 1 - exp(-B) would lose its digits near the data
+
+    return AffinePath(
+        "variance preserving",
+        alpha,
+        sigma,
+        lambda t: rate(t) * alpha(t) / 2,
+        lambda t: -rate(t) * alpha(t) ** 2 / (2 * sigma(t)),
+    )
+
+
 linear = AffinePath("linear", lambda t: t, lambda t: 1 - t, torch.ones_like, lambda t: -torch.ones_like(t))
 
 _turn = math.pi / 2

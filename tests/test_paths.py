@@ -8,9 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import jvp
 
-from flowlib.paths import AffinePath, conical, cosine, linear
+from flowlib.mixtures import GaussianMixture
+from flowlib.paths import AffinePath, conical, cosine, linear, variance_preserving
+from flowlib.solvers import DOPRI5, odeint
 
-PATHS = [linear, cosine, conical(), conical(0.2)]
+PATHS = [
+    linear,
+    cosine,
+    conical(),
+    conical(0.2),
+]  # variance_preserving, which starts elsewhere, has its own tests below
 by_name = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 
 
@@ -113,3 +120,62 @@ def test_ends_of_unfit_dtypes_are_refused(dtypes: tuple[torch.dtype, torch.dtype
 def test_conical_refuses_a_minimum_outside_the_unit_interval(sigma_min: float):
     with pytest.raises(ValueError, match=str(sigma_min)):
         conical(sigma_min)
+
+
+# Variance preserving
+
+
+@pytest.mark.parametrize("rates", [(0.1, 20.0), (0.5, 5.0), (1.0, 1.0)])
+def test_variance_preserving_solves_the_diffusion_it_comes_from(rates: tuple[float, float]):
+    """With s = 1 - t: d alpha / ds = -beta alpha / 2, d sigma^2 / ds = beta (1 - sigma^2), from (1, 0) at the data."""
+    path = variance_preserving(*rates)
+    t = torch.linspace(0, 1, 201, dtype=torch.float64)
+    alpha, sigma, alpha_dot, sigma_dot = path.coefficients(t, t)
+    beta = rates[0] + (1 - t) * (rates[1] - rates[0])
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(t), rtol=0, atol=1e-15)
+    torch.testing.assert_close(alpha_dot, beta * alpha / 2)
+    torch.testing.assert_close(2 * sigma * sigma_dot, -beta * (1 - sigma**2))
+    assert alpha[-1] == 1
+    assert sigma[-1] < 3e-16
+    # and the rates add up: alpha(0) = exp(-1/2 of the mean rate over the unit interval)
+    assert alpha[0].item() == pytest.approx(math.exp(-(rates[0] + rates[1]) / 4), rel=1e-14)
+
+
+def test_variance_preserving_derivatives_are_those_of_its_coefficients():
+    path, t = variance_preserving(), torch.linspace(0, 1 - 1e-6, 50, dtype=torch.float64)
+    for value, derivative in ((path.alpha, path.alpha_dot), (path.sigma, path.sigma_dot)):
+        torch.testing.assert_close(jvp(value, (t,), (torch.ones_like(t),))[1], derivative(t))
+
+
+def test_variance_preserving_does_not_quite_reach_noise():
+    zero = torch.zeros((), dtype=torch.float64)
+    assert variance_preserving().alpha(zero).item() == pytest.approx(0.00657, abs=1e-5)
+    assert 1 - variance_preserving().sigma(zero).item() == pytest.approx(2.2e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_variance_preserving_keeps_its_digits_near_the_data(dtype: torch.dtype):
+    s = torch.tensor([2.0**-20, 2.0**-10], dtype=dtype)  # 1 - s is exact
+    B = 0.1 * s.double() + 9.95 * s.double() ** 2
+    exact = torch.sqrt(B * (1 - B / 2 + B**2 / 6))
+    torch.testing.assert_close(
+        variance_preserving().sigma(1 - s).double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_exact_velocity_on_the_variance_preserving_path_is_finite_at_the_data(dtype: torch.dtype):
+    """There v = beta_min (x + score) / 2, the probability flow of the diffusion, although sigma' is infinite."""
+    p = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=dtype), [0.25, 0.5])
+    x = points(20, 2, dtype=dtype)
+    v = p.marginal_velocity(variance_preserving())
+    torch.testing.assert_close(v(x, 1.0), 0.05 * (x + p.score(x)), rtol=1e-4, atol=1e-5)
+    end = odeint(v, x, method=DOPRI5)
+    back = odeint(v, end, t0=1.0, t1=0.0, method=DOPRI5)
+    torch.testing.assert_close(back, x, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("rates", [(0.0, 20.0), (-0.1, 20.0), (2.0, 1.0), (0.1, math.inf), (math.nan, 1.0)])
+def test_variance_preserving_refuses_rates_that_are_none(rates: tuple[float, float]):
+    with pytest.raises(ValueError, match=f"beta_min <= beta_max.*{rates[0]} and {rates[1]}"):
+        variance_preserving(*rates)
