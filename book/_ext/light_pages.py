@@ -82,7 +82,7 @@ def found(name: str, static_of: Path) -> list[Path]:
 
 
 def palette() -> str:
-    """flowlib's one table of colors as CSS variables; paper is always light."""
+    """flowlib's one table of colors as CSS variables."""
     path = BOOK.parent / "flowlib" / "figures" / "palette.py"  # by path: `import flowlib` would load torch
     spec = importlib.util.spec_from_file_location("palette", path)
     if spec is None or spec.loader is None:
@@ -94,7 +94,7 @@ def palette() -> str:
         return "".join(f"--flow-{role}:{color};" for role, color in colors.items())
 
     light, dark = variables(table.LIGHT), variables(table.DARK)
-    return f"html{{{light}}}html[data-theme=dark]{{{dark}}}@media print{{html[data-theme=dark]{{{light}}}}}"
+    return f"html{{{light}}}html[data-theme=dark]{{{dark}}}"
 
 
 def shrink(font: Path, characters: Iterable[str]) -> bytes:

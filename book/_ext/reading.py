@@ -139,7 +139,7 @@ def complete_page(
 ) -> None:
     """Give the page its description; let "edit" lead to the text a chapter is made from, not to the notebook."""
     if doctree is not None:
-        context["description"] = describe(doctree)
+        context["description"] = describe(doctree) or app.config.html_title
     folder, _, name = pagename.rpartition("/")
     if not (app.srcdir / folder / "source" / f"{name}.md").is_file():
         return

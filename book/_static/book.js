@@ -143,11 +143,15 @@
   addEventListener("hashchange", follow);
   if (location.hash) addEventListener("load", follow);
 
-  // On paper every fold is open.
+  // On paper every fold is open and the page is light.
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = all("article details:not([open])");
     for (const block of opened) block.open = true;
+    page.dataset.theme = "light";
   });
-  addEventListener("afterprint", () => { for (const block of opened) block.open = false; });
+  addEventListener("afterprint", () => {
+    for (const block of opened) block.open = false;
+    show();
+  });
 })();

@@ -214,17 +214,19 @@ def test_wide_formulas_are_within_reach_of_the_keyboard(visit: Visitor) -> None:
     assert any(wide) and wide == reachable
 
 
-def test_paper_shows_folds_and_no_frame(visit: Visitor) -> None:
-    page = visit(LONGEST).page
-    page.emulate_media(media="print")
+def test_paper_is_light_with_open_folds_and_no_frame(visit: Visitor) -> None:
+    page = visit(LONGEST, scheme="dark").page
+    page.emulate_media(media="print", color_scheme="dark")
     assert not page.locator("#bar, #sidebar, #contents").filter(visible=True).count()
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("article details:not([open])").count() == 0
     assert page.locator("pre").evaluate_all(
         "all => all.every(p => getComputedStyle(p).whiteSpace === 'pre-wrap')"
     )
+    folds, theme = page.locator("article details:not([open])"), "document.documentElement.dataset.theme"
+    closed = folds.count()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert closed > 0 and folds.count() == 0 and page.evaluate(theme) == "light"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert page.locator("article details:not([open])").count() > 0
+    assert folds.count() == closed and page.evaluate(theme) == "dark"
 
 
 def test_without_scripts_the_text_formulas_and_menus_are_there(visit: Visitor, protocol: str) -> None:
