@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -28,11 +28,14 @@ class Tableau:
         b: the weights of the slopes in the step; they sum to 1.
         c: when each slope is taken, as a fraction of the step; c_i = sum_j a_ij.
         order: the exponent of h in the global error.
+        error: for adaptive steps, b minus the weights of an embedded method of one order less. The difference of the
+            two results, h sum_i error_i k_i, estimates the error of a step. It has one weight more than b, for the
+            slope at the end of the step, v(x(t + h), t + h): the next step starts with that slope anyway.
 
     Raises:
-        ValueError: the table is not explicit, or breaks sum(b) = 1 or c_i = sum_j a_ij.
+        ValueError: the table is not explicit, or breaks sum(b) = 1, c_i = sum_j a_ij or sum(error) = 0.
 
-    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section II.1.
+    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, sections II.1 and II.4.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Tableau:
     b: tuple[float, ...]
     c: tuple[float, ...]
     order: int
+    error: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         stages = len(self.b)
@@ -59,10 +63,15 @@ class Tableau:
             raise ValueError(
                 f"{self.name}: the weights b must sum to 1 and each c_i must be the sum of row i of a"
             )
+        if self.error is not None and (len(self.error) != stages + 1 or abs(sum(self.error)) > 1e-12):
+            raise ValueError(
+                f"{self.name}: error needs {stages + 1} weights, the last for the slope at the end of the step, "
+                f"with sum 0; got {len(self.error)} with sum {sum(self.error):g}"
+            )
 
     @property
     def stages(self) -> int:
-        """Evaluations of the field in one step."""
+        """Evaluations of the field in one step, fixed or adaptive."""
         return len(self.b)
 
 
@@ -77,6 +86,24 @@ RK4 = Tableau(
     c=(0.0, 1 / 2, 1 / 2, 1.0),
     order=4,
 )
+# Dormand & Prince (1980), RK5(4)7M. The seventh row of the published table is b itself: the slope at the end of the
+# step, which only the error estimate needs and which fixed steps therefore do not evaluate. The embedded weights are
+# Shampine's (1986), whose estimate is two thirds of the one published first.
+DOPRI5 = Tableau(
+    "Dormand-Prince",
+    a=(
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    ),
+    b=(35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    c=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
+    order=5,
+    error=(71 / 86400, 0.0, -142 / 50085, 71 / 2880, -17253 / 508800, 44 / 1575, -1 / 60),
+)
 
 
 @overload
@@ -89,6 +116,8 @@ def odeint(
     steps: int | None = ...,
     times: Sequence[float] | Tensor | None = ...,
     method: Tableau = ...,
+    rtol: float = ...,
+    atol: float = ...,
     trajectory: Literal[False] = ...,
     **cond: object,
 ) -> Tensor: ...
@@ -102,6 +131,8 @@ def odeint(
     steps: int | None = ...,
     times: Sequence[float] | Tensor | None = ...,
     method: Tableau = ...,
+    rtol: float = ...,
+    atol: float = ...,
     trajectory: Literal[True],
     **cond: object,
 ) -> tuple[Tensor, Tensor]: ...
@@ -114,13 +145,18 @@ def odeint(
     steps: int | None = None,
     times: Sequence[float] | Tensor | None = None,
     method: Tableau = MIDPOINT,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
     trajectory: bool = False,
     **cond: object,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Solve dx/dt = v(x, t) from x(t0) = x, and return x(t1).
 
-    The solver evaluates the field exactly `steps * method.stages` times, at 0-dimensional times of dtype
-    promote_types(float32, x.dtype). Gradients flow through the steps by ordinary back-propagation.
+    With `steps` or `times` the solver evaluates the field exactly N * method.stages times. Without them, a method that
+    estimates its error (DOPRI5) chooses its own steps, one length for the whole batch, so that each step's estimate is
+    within the tolerance on average: sqrt(mean((error / (atol + rtol max(|x|, |x_next|)))^2)) <= 1.
+    Times are 0-dimensional, of dtype promote_types(float32, x.dtype). Gradients flow through the steps by ordinary
+    back-propagation; lengths of adaptive steps count as constants.
 
     Args:
         v: the field, called as v(x, t, **cond).
@@ -129,54 +165,83 @@ def odeint(
         t1: time at which the solution is wanted; t1 < t0 runs the flow backwards, which inverts it.
         steps: how many equal steps to take from t0 to t1.
         times: instead of `steps`, an explicit grid t_0, ..., t_N, strictly monotone, in place of t0 and t1.
-        method: a Runge-Kutta table such as EULER, MIDPOINT, HEUN or RK4.
-        trajectory: return every state on the way as well.
+        method: a Runge-Kutta table such as EULER, MIDPOINT, HEUN, RK4 or DOPRI5.
+        rtol: for adaptive steps, the error allowed in a step relative to the size of the state.
+        atol: the error allowed beside it, in the units of x.
+        trajectory: return every state on the way as well, those after accepted steps if adaptive.
         **cond: passed on to the field, such as a class label.
 
     Returns:
         x(t1) of shape (B, *D); with `trajectory`, the times (N + 1,) and the states (N + 1, B, *D).
 
     Raises:
-        ValueError: neither or both of `steps` and `times`; a grid that is not strictly monotone; a field whose
-            output has another shape than x.
+        ValueError: both of `steps` and `times`, or neither for a method that estimates no error; a grid that is not
+            strictly monotone; tolerances that are negative or finer than x's dtype resolves; a field whose output has
+            another shape than x.
         TypeError: x is not a floating-point tensor, or the field answers in another dtype.
-        FloatingPointError: the state became infinite or NaN; the message gives the step and its time.
+        FloatingPointError: the state became infinite or NaN, or no step is short enough for the tolerance; the message
+            gives the time, the step and what to do.
+
+    Source: Hairer, Norsett & Wanner I, sections II.4 (error norm, first step) and II.5 (DOPRI5); Hairer & Wanner II,
+    section IV.2, and Gustafsson (1991) for the proportional-integral step size control.
 
     >>> rotate = lambda x, t: torch.stack([-x[:, 1], x[:, 0]], dim=1)
     >>> odeint(rotate, torch.tensor([[1.0, 0.0]]), t1=math.pi / 6, steps=20, method=RK4)
     tensor([[0.8660, 0.5000]])
+    >>> times, states = odeint(rotate, torch.tensor([[1.0, 0.0]]), t1=1.0, method=DOPRI5, trajectory=True)
+    >>> states[-1], times[-1]
+    (tensor([[0.5403, 0.8415]]), tensor(1.))
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise TypeError(
             f"x must be a floating-point tensor (B, *D), got {getattr(x, 'dtype', type(x).__name__)}"
         )
-    grid = _grid(x, t0, t1, steps, times)
-    states, sums = [x], []
-    for t, t_next in itertools.pairwise(grid):
-        x = _step(v, x, t, t_next, method, cond)
-        # A sum is finite if all its terms are, and costs a fifth of asking each of them.
-        sums.append(x.detach().sum(dtype=grid.dtype))
-        if trajectory:
-            states.append(x)
-    _raise_unless_finite(torch.stack(sums), grid, method)
-    return (grid, torch.stack(states)) if trajectory else x
+    t0, t1 = float(t0), float(t1)
+    if not (math.isfinite(t0) and math.isfinite(t1)):
+        raise ValueError(f"t0 and t1 must be finite, got t0={t0} and t1={t1}")
 
-
-def _step(v: Field, x: Tensor, t: Tensor, t_next: Tensor, method: Tableau, cond: dict[str, object]) -> Tensor:
-    """One step of the method, from t to t_next."""
-    h = t_next - t
-    slopes: list[Tensor] = []
-    for row, c in zip(method.a, method.c, strict=True):
-        t_i = torch.lerp(t, t_next, c)  # exactly t_next at c = 1, where t + h may round past the end
-        k = v(_combine(x, h, row, slopes), t_i, **cond)
+    def slope(x: Tensor, t: Tensor) -> Tensor:
+        k = v(x, t, **cond)
         if k.shape != x.shape:
             raise ValueError(
                 f"the field must answer like x: expected shape {tuple(x.shape)}, got {tuple(k.shape)}"
             )
         if k.dtype != x.dtype:
             raise TypeError(f"the field must answer like x: expected {x.dtype}, got {k.dtype}")
-        slopes.append(k)
-    return _combine(x, h, method.b, slopes)
+        return k
+
+    states = [x]
+    if steps is None and times is None and method.error is not None:
+        accepted = [t0]
+        for at, state in _adaptive(slope, x, t0, t1, method, method.error, rtol, atol):
+            x = state
+            if trajectory:
+                accepted.append(at)
+                states.append(x)
+        grid = _clock(accepted, x)
+    else:
+        grid = _grid(x, t0, t1, steps, times, method)
+        sums = []
+        for t, t_next in itertools.pairwise(grid):
+            x, _ = _step(slope, x, t, t_next, method)
+            # A sum is finite if all its terms are, and costs a fifth of asking each of them.
+            sums.append(x.detach().sum(dtype=grid.dtype))
+            if trajectory:
+                states.append(x)
+        _raise_unless_finite(torch.stack(sums), grid, method)
+    return (grid, torch.stack(states)) if trajectory else x
+
+
+def _step(
+    slope: Field, x: Tensor, t: Tensor, t_next: Tensor, method: Tableau, first: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """One step of the method, from t to t_next, and its slopes; `first` is the slope at t, where that is known."""
+    h = t_next - t
+    slopes = [] if first is None else [first]
+    for row, c in list(zip(method.a, method.c, strict=True))[len(slopes) :]:
+        t_i = torch.lerp(t, t_next, c)  # exactly t_next at c = 1, where t + h may round past the end
+        slopes.append(slope(_combine(x, h, row, slopes), t_i))
+    return _combine(x, h, method.b, slopes), slopes
 
 
 def _combine(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
@@ -187,13 +252,107 @@ def _combine(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tens
     return x
 
 
+def _adaptive(
+    slope: Field,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    method: Tableau,
+    weights: tuple[float, ...],
+    rtol: float,
+    atol: float,
+) -> Iterator[tuple[float, Tensor]]:
+    """The accepted times and states after t0; `weights` are those that estimate the error of a step."""
+    resolution = torch.finfo(x.dtype).eps
+    if not (0 <= rtol < math.inf and 0 <= atol < math.inf and max(rtol, atol) >= resolution):
+        raise ValueError(
+            f"rtol and atol must be finite and not negative, one of them at least {resolution:.1e}, which {x.dtype} "
+            f"resolves; got rtol={rtol} and atol={atol}"
+        )
+    if t0 == t1:
+        return
+
+    def size(error: Tensor, x: Tensor, x_next: Tensor) -> float:
+        """The root mean square of the error, in units of the tolerance."""
+        relative = error / (atol + rtol * torch.maximum(x.abs(), x_next.abs()))
+        relative = (
+            relative + 0 * x_next
+        )  # NaN where x_next is infinite, beside which any error would look small
+        return float(torch.linalg.vector_norm(relative)) / math.sqrt(max(1, x.numel()))
+
+    t, k = t0, slope(x, _clock(t0, x))
+    h = _first_length(slope, x, t0, t1, k, method.order, size)
+    before, growth = (
+        1e-4,
+        10.0,
+    )  # the error of the last accepted step, and how much longer the next one may be
+    while t != t1:
+        # Below ten units in the last place of t, times would repeat. Written so that NaN fails.
+        if not abs(h) > 10 * torch.finfo(_clock(t, x).dtype).eps * max(abs(t), 1e-8 * abs(t1 - t0)):
+            raise FloatingPointError(
+                f"{method.name}: at t = {t:.9g} no step meets the tolerance, not even one of {h:.1e}. The solution "
+                f"blows up or the field is singular or not finite there (end before it: t1 = ...), or rtol={rtol} and "
+                f"atol={atol} ask for more than {x.dtype} resolves (loosen them, or use float64)"
+            )
+        # A tenth more than h is likely to pass as well, and leaves no crumb to the last step.
+        t_next = t1 if abs(t1 - t) <= 1.1 * abs(h) else t + h
+        x_next, slopes = _step(slope, x, _clock(t, x), _clock(t_next, x), method, first=k)
+        slopes.append(slope(x_next, _clock(t_next, x)))
+        with torch.no_grad():
+            estimate = _combine(torch.zeros_like(x), _clock(t_next - t, x), weights, slopes)
+            error = size(estimate, x, x_next)
+        # Proportional-integral control: the error of a step goes as h^order, and its trend damps the next.
+        ratio = 0.9 * max(error, 1e-10) ** (-0.85 / method.order) * before ** (0.2 / method.order)
+        h = (t_next - t) * (min(max(ratio, 0.2), growth) if math.isfinite(error) else 0.2)
+        growth = 1.0  # after a failure the next step must not grow
+        if error <= 1:
+            t, x, k = t_next, x_next, slopes[-1]
+            before, growth = max(error, 1e-4), 10.0
+            yield t, x
+
+
+@torch.no_grad()
+def _first_length(
+    slope: Field,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    k: Tensor,
+    order: int,
+    size: Callable[[Tensor, Tensor, Tensor], float],
+) -> float:
+    """A first step, signed, short enough for the first two derivatives: Hairer, Norsett & Wanner, end of II.4."""
+    state, speed = size(x, x, x), size(k, x, x)
+    if not math.isfinite(speed):
+        return math.nan
+    probe = min(0.01 * state / speed if min(state, speed) >= 1e-5 else 1e-6, abs(t1 - t0))
+    h = math.copysign(probe, t1 - t0)
+    bend = size(slope(x + h * k, _clock(t0 + h, x)) - k, x, x) / probe
+    if not math.isfinite(bend):
+        return h
+    fastest = max(speed, bend)
+    length = (0.01 / fastest) ** (1 / order) if fastest > 1e-15 else max(1e-6, 1e-3 * probe)
+    return math.copysign(min(100 * probe, length), t1 - t0)
+
+
+def _clock(t: float | list[float], x: Tensor) -> Tensor:
+    """Times as a tensor beside x, of dtype promote_types(float32, x.dtype)."""
+    return torch.tensor(t, dtype=torch.promote_types(torch.float32, x.dtype), device=x.device)
+
+
 def _grid(
-    x: Tensor, t0: float, t1: float, steps: int | None, times: Sequence[float] | Tensor | None
+    x: Tensor,
+    t0: float,
+    t1: float,
+    steps: int | None,
+    times: Sequence[float] | Tensor | None,
+    method: Tableau,
 ) -> Tensor:
     """The times (N + 1,) at which the solution is computed."""
     dtype = torch.promote_types(torch.float32, x.dtype)
     if (steps is None) == (times is None):
-        raise ValueError(f"give either steps= or times=, got steps={steps!r} and times={times!r}")
+        hint = "" if method.error or steps else f", since {method.name} does not estimate its error"
+        raise ValueError(f"give either steps= or times={hint}; got steps={steps!r} and times={times!r}")
     if times is None:
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")

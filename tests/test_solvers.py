@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from flowlib.fields import TravelingVortex, rotation, saddle, shear, spiral
-from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, Tableau, odeint
+from flowlib.mixtures import GaussianMixture
+from flowlib.paths import linear
+from flowlib.solvers import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau, odeint
 
-METHODS = [EULER, MIDPOINT, HEUN, RK4]
+METHODS = [EULER, MIDPOINT, HEUN, RK4, DOPRI5]
 ids = [method.name for method in METHODS]
 
 
@@ -40,7 +42,8 @@ def forced_exact(x, t):
     ids=["spiral", "forced"],
 )
 def test_observed_order_is_the_stated_one(method, v, exact):
-    steps = np.array([64, 128, 256, 512])
+    # for order 5 few enough that the error stays above rounding, and enough that its leading term rules
+    steps = np.array([64, 128, 256, 512]) if method.order < 5 else np.array([40, 60, 90, 135])
     errors = [
         (odeint(v, cloud(), steps=int(n), method=method) - exact(cloud())).norm(dim=1).max().item()
         for n in steps
@@ -192,3 +195,279 @@ def test_a_blow_up_is_reported_with_its_step_and_time():
 def test_inconsistent_tables_are_refused(broken):
     with pytest.raises(ValueError, match="broken"):
         Tableau("broken", order=2, **broken)
+
+
+# Dormand-Prince
+
+
+def counted(v):
+    """The field, and a list that grows by the time of each evaluation."""
+    times = []
+
+    def counting(x, t, **cond):
+        times.append(float(t))
+        return v(x, t, **cond)
+
+    return counting, times
+
+
+def two_modes():
+    means = torch.tensor([[-2.0, 0.0], [2.0, 1.0]], dtype=torch.float64)
+    return GaussianMixture(means, [0.2, 0.4]).marginal_velocity(linear)
+
+
+KNOWN = {"vortex": TravelingVortex(), "mixture": two_modes()}
+each_field = pytest.mark.parametrize("v", KNOWN.values(), ids=KNOWN.keys())
+
+
+def reference(v, x, rtol=1e-12, atol=1e-12, method="DOP853"):
+    def rhs(t, y):
+        return v(torch.from_numpy(y).reshape(x.shape), t).reshape(-1).numpy()
+
+    solution = solve_ivp(rhs, (0.0, 1.0), x.reshape(-1).numpy(), rtol=rtol, atol=atol, method=method)
+    return torch.from_numpy(solution.y[:, -1]).reshape(x.shape), solution.nfev
+
+
+def rms(error):
+    return error.square().mean().sqrt().item()
+
+
+def test_the_embedded_pair_meets_the_order_conditions():
+    """Each integrates powers of t exactly as far as its order says, and the estimate is 2/3 of the one of 1980."""
+    c = np.array([*DOPRI5.c, 1.0])
+    fifth, fourth = np.array([*DOPRI5.b, 0.0]), np.array([*DOPRI5.b, 0.0]) - np.array(DOPRI5.error)
+    for power in range(5):
+        assert fifth @ c**power == pytest.approx(1 / (power + 1), abs=1e-14)
+        if power < 4:
+            assert fourth @ c**power == pytest.approx(1 / (power + 1), abs=1e-14)
+    assert abs(fourth @ c**4 - 1 / 5) > 1e-4
+    published = [5179 / 57600, 0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40]
+    np.testing.assert_allclose(DOPRI5.error, 2 / 3 * (fifth - published), atol=1e-15)
+
+
+@pytest.mark.parametrize("v", [spiral(omega=2.0), forced], ids=["spiral", "forced"])
+def test_the_error_estimate_has_the_order_of_the_embedded_method(v):
+    """After one step of length h the embedded result errs as h^5 and ours as h^6, so the estimate goes as h^5."""
+    lengths, estimates, errors = [0.08, 0.04, 0.02], [], []
+    for h in lengths:
+        x, slopes = cloud(), []
+
+        def recorded(x, t, slopes=slopes):
+            slopes.append(v(x, t))
+            return slopes[-1]
+
+        x_next = odeint(recorded, x, t1=h, steps=1, method=DOPRI5)
+        recorded(x_next, torch.tensor(h, dtype=x.dtype))
+        estimates.append(rms(h * sum(e * k for e, k in zip(DOPRI5.error, slopes, strict=True))))
+        errors.append(rms(x_next - odeint(v, x, t1=h, steps=40, method=DOPRI5)))
+    assert np.polyfit(np.log(lengths), np.log(estimates), 1)[0] == pytest.approx(5, abs=0.1)
+    assert np.polyfit(np.log(lengths), np.log(errors), 1)[0] == pytest.approx(6, abs=0.15)
+
+
+@each_field
+def test_the_error_is_proportional_to_the_tolerance_and_no_worse_than_scipys(v):
+    x = cloud(8)
+    exact, _ = reference(v, x)
+    tolerances, errors, work = np.logspace(-4, -9, 6), [], []
+    for tol in tolerances:
+        counting, times = counted(v)
+        errors.append(rms(odeint(counting, x, method=DOPRI5, rtol=tol, atol=tol) - exact))
+        theirs, evaluations = reference(v, x, rtol=tol, atol=tol, method="RK45")
+        work.append(len(times) / evaluations * (errors[-1] / rms(theirs - exact)) ** (1 / 5))
+        assert errors[-1] < 20 * tol
+    # RK45 is the same pair: on average it needs as much work for the same error, at the fifth-order rate
+    assert np.exp(np.mean(np.log(work))) < 1.1, work
+    assert np.polyfit(np.log(tolerances), np.log(errors), 1)[0] == pytest.approx(1, abs=0.2), errors
+
+
+@each_field
+def test_a_tight_adaptive_solve_agrees_with_an_eighth_order_one(v):
+    x = cloud(8)
+    ours = odeint(v, x, method=DOPRI5, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(ours, reference(v, x)[0], atol=1e-9, rtol=0)
+
+
+@each_field
+@pytest.mark.parametrize("n", [1, 256])
+def test_no_more_work_than_torchdiffeq_for_the_same_error(v, n):
+    """The same pair and the same norm; at 1e-5 each. Work is compared at equal error, by the fifth-order rate."""
+    peer = pytest.importorskip("torchdiffeq").odeint
+    x = cloud(n, seed=1)
+    exact = odeint(v, x, steps=600, method=DOPRI5)
+    counting, times = counted(v)
+    ours = rms(odeint(counting, x, method=DOPRI5, rtol=1e-5, atol=1e-5) - exact)
+    counting, peer_times = counted(v)
+    ends = torch.tensor([0.0, 1.0], dtype=x.dtype)
+    theirs = rms(
+        peer(lambda t, y: counting(y, t), x, ends, method="dopri5", rtol=1e-5, atol=1e-5)[-1] - exact
+    )
+    assert ours < theirs
+    assert len(times) <= len(peer_times) * (theirs / ours) ** (1 / 5)
+
+
+def test_a_step_costs_six_evaluations_and_the_last_slope_of_one_is_the_first_of_the_next():
+    counting, times = counted(TravelingVortex())
+    accepted, _ = odeint(counting, cloud(), method=DOPRI5, trajectory=True)
+    steps, rejected = divmod(
+        len(times) - 2, 6
+    )  # the first slope and that of the first step's length come before
+    assert rejected == 0
+    assert steps >= len(accepted) - 1
+    for t in accepted.tolist():  # c = 1 twice (sixth slope and last), and never again as a first slope
+        assert times.count(t) >= (1 if t == 0 else 2)
+    smooth, times = counted(lambda x, t: -x)
+    accepted, _ = odeint(smooth, cloud(), method=DOPRI5, trajectory=True)
+    assert len(times) == 2 + 6 * (len(accepted) - 1)
+    assert max(times) == 1.0
+
+
+def test_steps_with_dormand_prince_are_fixed_and_leave_the_seventh_stage_out():
+    assert DOPRI5.stages == 6
+    counting, times = counted(spiral())
+    fixed = odeint(counting, cloud(), steps=10, method=DOPRI5)
+    assert len(times) == 60
+    given = odeint(spiral(), cloud(), times=torch.linspace(0, 1, 11, dtype=torch.float64), method=DOPRI5)
+    torch.testing.assert_close(given, fixed, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (1.0, 0.0), (0.1, 0.7), (0.3, -0.4), (0.0, 1e-6)])
+def test_accepted_times_run_strictly_from_t0_to_t1(dtype, t0, t1):
+    x = cloud(dtype=dtype)
+    times, states = odeint(TravelingVortex(), x, t0=t0, t1=t1, method=DOPRI5, trajectory=True)
+    assert times.dtype == states.dtype == dtype
+    assert times[0] == torch.tensor(t0, dtype=dtype) and times[-1] == torch.tensor(t1, dtype=dtype)
+    assert (times.diff() * math.copysign(1, t1 - t0) > 0).all()
+    assert states.shape == (len(times), 64, 2)
+    assert torch.equal(states[0], x)
+    end = odeint(TravelingVortex(), x, t0=t0, t1=t1, method=DOPRI5)
+    assert torch.equal(states[-1], end)
+    # and every state on the way lies on the solution
+    middle = len(times) // 2
+    exact = odeint(TravelingVortex(), x, t0=t0, t1=times[middle].item(), steps=300, method=RK4)
+    torch.testing.assert_close(states[middle], exact, atol=3e-3, rtol=0)
+
+
+def test_no_time_at_all_is_no_evaluation():
+    counting, times = counted(spiral())
+    at, states = odeint(counting, cloud(), t0=0.4, t1=0.4, method=DOPRI5, trajectory=True)
+    assert times == [] and at.tolist() == [0.4] and states.shape == (1, 64, 2)
+
+
+@each_field
+def test_adaptive_steps_backwards_undo_the_flow(v):
+    x = cloud()
+    there = odeint(v, x, method=DOPRI5, rtol=1e-9, atol=1e-9)
+    back = odeint(v, there, t0=1.0, t1=0.0, method=DOPRI5, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(back, x, atol=1e-6, rtol=0)
+
+
+def test_one_batch_is_as_good_as_many_and_any_shape_comes_back():
+    x = cloud(48).reshape(2, 3, 4, 4)
+    counting, times = counted(lambda x, t, *, rate: rate * x)
+    out = odeint(counting, x, method=DOPRI5, rate=-2.0)
+    torch.testing.assert_close(out, math.exp(-2) * x, atol=3e-5, rtol=0)
+    assert len(times) < 60
+    assert odeint(lambda x, t: x, torch.zeros(0, 2), method=DOPRI5).shape == (0, 2)
+
+
+def test_a_long_last_step_costs_no_accuracy():
+    """Where the end lies just beyond a step, that step reaches for it; the error still keeps to the tolerance."""
+    x = cloud()
+    for t1 in np.linspace(0.5, 0.6, 21):
+        error = odeint(rotation(), x, t1=t1, method=DOPRI5) - rotation().flow(x, 0.0, t1)
+        assert rms(error) < 1e-4
+
+
+def test_gradients_flow_through_adaptive_steps():
+    x = cloud(4).requires_grad_()
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    out = odeint(lambda x, t: scale * spiral()(x, t), x, method=DOPRI5, rtol=1e-9, atol=1e-9)
+    out.sum().backward()
+    A = torch.tensor(spiral().matrix, dtype=torch.float64)
+    flow = torch.linalg.matrix_exp(A)
+    torch.testing.assert_close(x.grad, flow.sum(0).expand(4, 2), atol=1e-6, rtol=0)
+    expected = (x.detach() @ (A @ flow).T).sum()  # d/ds exp(s A) = A exp(s A)
+    torch.testing.assert_close(scale.grad, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_solution_that_blows_up_stops_the_steps_near_its_pole(dtype):
+    """x' = x^2 from 1 is 1 / (1 - t): no step passes t = 1."""
+    message = r"Dormand-Prince: at t = (0\.9999|1\.0000|1 )\S* ?no step.*blows up.*end before it"
+    with pytest.raises(FloatingPointError, match=message):
+        odeint(lambda x, t: x**2, torch.ones(1, 1, dtype=dtype), t1=2.0, method=DOPRI5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_field_that_is_singular_at_the_end_is_reported_there_and_solved_before(dtype):
+    """The velocity towards one point, (a - x) / (1 - t): 0/0 at t = 1."""
+
+    def v(x, t):
+        return (3.0 - x) / (1 - t)
+
+    x = cloud(dtype=dtype)
+    with pytest.raises(FloatingPointError, match=r"at t = (0\.9999|1)\S* no step"):
+        odeint(v, x, method=DOPRI5)
+    almost = odeint(v, x, t1=0.99, method=DOPRI5)
+    torch.testing.assert_close(almost, 3 + 0.01 * (x - 3), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nothing_that_is_not_finite_passes_in_silence(bad):
+    def from_a_time_on(x, t):
+        return torch.where(t < 0.3, x, bad)
+
+    def at_one_point(x, t):
+        return x.index_fill(0, torch.tensor([3]), bad)
+
+    for v in (from_a_time_on, at_one_point):
+        with pytest.raises(FloatingPointError, match="no step meets the tolerance"):
+            odeint(v, cloud(), method=DOPRI5)
+    with pytest.raises(FloatingPointError, match="at t = 0 "):
+        odeint(spiral(), cloud().index_fill(0, torch.tensor([3]), bad), method=DOPRI5)
+    # a state that overflows although the field stays finite there
+    with pytest.raises(FloatingPointError):
+        odeint(lambda x, t: torch.full_like(x, 3e38), torch.full((2, 2), 3e38), method=DOPRI5)
+
+
+def test_a_table_without_last_stage_in_its_error_is_adaptive_too():
+    """Heun with Euler inside: a second-order pair is one more table."""
+    pair = Tableau("Heun-Euler", HEUN.a, HEUN.b, HEUN.c, order=2, error=(-1 / 2, 1 / 2, 0.0))
+    x = cloud(8)
+    errors = [
+        rms(odeint(spiral(), x, method=pair, rtol=tol, atol=tol) - spiral().flow(x, 0.0, 1.0))
+        for tol in (1e-3, 1e-5)
+    ]
+    assert errors[1] < errors[0] / 30
+    assert errors[1] < 3e-4
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"rtol": -1e-5}, "rtol=-1e-05"),
+        ({"atol": math.nan}, "atol=nan"),
+        ({"rtol": math.inf}, "rtol=inf"),
+        ({"rtol": 0.0, "atol": 0.0}, "at least 2.2e-16"),
+        ({"rtol": 1e-17, "atol": 1e-17}, "at least 2.2e-16"),
+        ({"t1": math.inf}, "must be finite"),
+        ({"method": RK4}, "either steps= or times=, since RK4 does not estimate its error"),
+    ],
+)
+def test_bad_input_to_adaptive_steps_is_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        odeint(spiral(), cloud(), **({"method": DOPRI5} | kwargs))
+
+
+def test_tolerances_finer_than_the_dtype_are_refused():
+    with pytest.raises(ValueError, match="bfloat16"):
+        odeint(spiral(), cloud(dtype=torch.bfloat16), method=DOPRI5)
+    with pytest.raises(TypeError, match=r"expected torch.float64, got torch.float32"):
+        odeint(lambda x, t: x.float(), cloud(), method=DOPRI5)
+
+
+@pytest.mark.parametrize("error", [(0.5, -0.5), (1.0, -1.0, 0.0, 0.0), (0.5, -0.4, 0.0)])
+def test_inconsistent_error_weights_are_refused(error):
+    with pytest.raises(ValueError, match="error needs 3 weights"):
+        Tableau("broken", HEUN.a, HEUN.b, HEUN.c, order=2, error=error)
