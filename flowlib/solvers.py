@@ -223,7 +223,7 @@ def odeint(
         grid = _grid(x, t0, t1, steps, times, method)
         sums = []
         for t, t_next in itertools.pairwise(grid):
-            x, _ = _step(slope, x, t, t_next, method)
+            x = _step(slope, x, t, t_next, method)[0]
             # A sum is finite if all its terms are, and costs a fifth of asking each of them.
             sums.append(x.detach().sum(dtype=grid.dtype))
             if trajectory:
@@ -263,32 +263,29 @@ def _adaptive(
     atol: float,
 ) -> Iterator[tuple[float, Tensor]]:
     """The accepted times and states after t0; `weights` are those that estimate the error of a step."""
-    resolution = torch.finfo(x.dtype).eps
+    resolution = torch.finfo(x.dtype).eps / 10  # of a step, not of the state: steps are finer than their sum
     if not (0 <= rtol < math.inf and 0 <= atol < math.inf and max(rtol, atol) >= resolution):
         raise ValueError(
-            f"rtol and atol must be finite and not negative, one of them at least {resolution:.1e}, which {x.dtype} "
-            f"resolves; got rtol={rtol} and atol={atol}"
+            f"rtol and atol must be finite and not negative, one of them at least {resolution:.1e} for {x.dtype}"
+            f"; got rtol={rtol} and atol={atol}"
         )
     if t0 == t1:
         return
 
     def size(error: Tensor, x: Tensor, x_next: Tensor) -> float:
         """The root mean square of the error, in units of the tolerance."""
-        relative = error / (atol + rtol * torch.maximum(x.abs(), x_next.abs()))
-        relative = (
-            relative + 0 * x_next
-        )  # NaN where x_next is infinite, beside which any error would look small
+        tolerance = atol + rtol * torch.maximum(x.abs(), x_next.abs())
+        relative = error / (tolerance + torch.finfo(x.dtype).tiny)  # 0 / 0 is no error
+        relative = relative + 0 * x_next  # NaN where x_next is infinite: any error looks small beside it
         return float(torch.linalg.vector_norm(relative)) / math.sqrt(max(1, x.numel()))
 
     t, k = t0, slope(x, _clock(t0, x))
     h = _first_length(slope, x, t0, t1, k, method.order, size)
-    before, growth = (
-        1e-4,
-        10.0,
-    )  # the error of the last accepted step, and how much longer the next one may be
+    before, growth = 1e-4, 10.0  # the last accepted error; by how much the next step may grow
     while t != t1:
         # Below ten units in the last place of t, times would repeat. Written so that NaN fails.
-        if not abs(h) > 10 * torch.finfo(_clock(t, x).dtype).eps * max(abs(t), 1e-8 * abs(t1 - t0)):
+        now = _clock(t, x)
+        if not abs(h) > 10 * torch.finfo(now.dtype).eps * max(abs(t), 1e-8 * abs(t1 - t0)):
             raise FloatingPointError(
                 f"{method.name}: at t = {t:.9g} no step meets the tolerance, not even one of {h:.1e}. The solution "
                 f"blows up or the field is singular or not finite there (end before it: t1 = ...), or rtol={rtol} and "
@@ -296,12 +293,12 @@ def _adaptive(
             )
         # A tenth more than h is likely to pass as well, and leaves no crumb to the last step.
         t_next = t1 if abs(t1 - t) <= 1.1 * abs(h) else t + h
-        x_next, slopes = _step(slope, x, _clock(t, x), _clock(t_next, x), method, first=k)
-        slopes.append(slope(x_next, _clock(t_next, x)))
+        then = _clock(t_next, x)
+        x_next, slopes = _step(slope, x, now, then, method, first=k)
+        slopes.append(slope(x_next, then))
         with torch.no_grad():
-            estimate = _combine(torch.zeros_like(x), _clock(t_next - t, x), weights, slopes)
-            error = size(estimate, x, x_next)
-        # Proportional-integral control: the error of a step goes as h^order, and its trend damps the next.
+            error = size(_combine(torch.zeros_like(x), then - now, weights, slopes), x, x_next)
+        # Proportional-integral control: the error of a step goes as h^order, and its trend damps the next length.
         ratio = 0.9 * max(error, 1e-10) ** (-0.85 / method.order) * before ** (0.2 / method.order)
         h = (t_next - t) * (min(max(ratio, 0.2), growth) if math.isfinite(error) else 0.2)
         growth = 1.0  # after a failure the next step must not grow
