@@ -88,7 +88,7 @@ def test_ids_differ_also_for_equal_cells_and_follow_the_content(root: Path):
 
 def test_the_installing_cell_follows_the_title_and_is_hidden_in_the_book(root: Path):
     title, setup, *rest = cells(root)
-    assert title["source"][1] == "# A title\n"
+    assert title["source"][0] == "# A title\n"
     assert setup["metadata"]["tags"] == ["remove-cell"]
     assert "".join(setup["source"]).endswith('    %pip install -q "git+https://example.org/owner/name@main"')
     assert len(rest) == 4
@@ -98,6 +98,45 @@ def test_solutions_are_folded_in_colab_and_jupyterlab_and_nothing_else_is(root: 
     folded = [cell for cell in cells(root) if cell["metadata"].get("cellView") == "form"]
     assert [cell["source"] for cell in folded] == [["x = 1"]]
     assert folded[0]["metadata"]["jupyter"] == {"source_hidden": True}
+
+
+def test_a_cell_with_myst_shows_plain_markdown_and_keeps_the_myst(root: Path):
+    markdown = [cell for cell in cells(root) if cell["cell_type"] == "markdown"]
+    assert ["".join(cell["source"]) for cell in markdown] == [
+        "# A title\n\nA sentence.",
+        "> **Theorem 1** (A name). Its statement.",
+    ]
+    assert ["".join(cell["metadata"]["myst"]) for cell in markdown] == [
+        "(chapter)=\n# A title\n\nA sentence.",
+        ":::{prf:theorem} A name\nIts statement.\n:::",
+    ]
+    (root / "book" / "source" / "chapter.md").write_text("# A title\n\nA sentence.\n")
+    notebooks.main([], root)
+    assert cells(root)[0]["metadata"] == {}
+
+
+def test_works_cited_are_listed_once_after_the_last_markdown_cell(root: Path):
+    work = "@book{me, author = {Ada Lovelace}, title = {Notes}, year = 1843, publisher = {Taylor}}"
+    (root / "book" / "references.bib").write_text(work)
+    (root / "book" / "source" / "chapter.md").write_text(SOURCE.replace("A sentence", "As in {cite:p}`me`"))
+    assert notebooks.main([], root) == 0
+    markdown = ["".join(cell["source"]) for cell in cells(root) if cell["cell_type"] == "markdown"]
+    assert "As in (Lovelace, 1843)." in markdown[0]
+    assert markdown[-1].endswith("\n\n**References**\n\n- Ada Lovelace. *Notes*. Taylor, 1843.")
+
+
+def test_a_chapter_refers_to_another_by_its_number_in_the_table_of_contents(root: Path):
+    contents = "parts:\n- {numbered: true, chapters: [{file: book/other}]}\n"
+    contents += (
+        "- {numbered: true, chapters: [{file: book/chapter}]}\n- {chapters: [{file: book/appendix}]}\n"
+    )
+    (root / "_toc.yml").write_text(contents)
+    labeled = SOURCE.replace("A name\n", "A name\n:label: x\n")
+    (root / "book" / "source" / "chapter.md").write_text(labeled)
+    (root / "book" / "source" / "other.md").write_text("# Other\n\nSee {prf:ref}`x` and {ref}`y`.\n")
+    (root / "book" / "appendix.md").write_text("# Appendix\n\n(y)=\n## Further\n")
+    assert notebooks.main([], root) == 0
+    assert "See Theorem 2.1 and Further." in (root / "book" / "other.ipynb").read_text()
 
 
 def test_what_a_header_says_to_the_book_is_kept(root: Path):

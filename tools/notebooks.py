@@ -5,9 +5,11 @@
     python tools/notebooks.py --repository URL    change the repository's URL, then write every notebook
 
 People write and review MyST Markdown; Colab, nbval and the book read notebooks. The same source always gives the
-same bytes: cell ids come from the cells' content, the metadata are fixed and no output is stored. Two things are
-added: the cell that installs flowlib in Colab, from the URL that stands in `_config.yml` and nowhere else, and the
-metadata that fold a cell tagged `solution` in Colab and JupyterLab.
+same bytes: cell ids come from the cells' content, the metadata are fixed and no output is stored. Three things are
+added: the cell that installs flowlib in Colab, from the URL that stands in `_config.yml` and nowhere else; the
+metadata that fold a cell tagged `solution` in Colab and JupyterLab; and, where a cell holds MyST, plain Markdown that
+shows there in its place (plain.py). The MyST text stays in that cell's metadata, from which the book is built
+(book/_ext/chapter_source.py).
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ from pathlib import Path
 import jupytext
 import nbformat
 import yaml
+from pybtex.database import parse_file
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # a script's own folder is there already; the repository's root is not
+from tools.plain import Chapter, SourceError  # noqa: E402
 
 # The `%pip` of a notebook installs into the kernel's own environment; flowlib's loose bounds leave torch and numpy be.
 SETUP = """\
@@ -43,11 +48,8 @@ KERNEL = {
     "language_info": {"name": "python"},
 }
 TITLE = re.compile(r"(\([^()\n]+\)=\n+)?# \S")  # a heading of the first level, maybe with a label before it
+HEADER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 URL = re.compile(r"https://[\w.-]+(/[\w.~-]+){2,}")
-
-
-class SourceError(ValueError):
-    """A chapter source that would read badly in Colab or fail in the book."""
 
 
 def repository(root: Path = ROOT) -> tuple[str, str]:
@@ -89,12 +91,20 @@ def problems(text: str) -> list[str]:
     return found
 
 
-def notebook(text: str, url: str, branch: str = "main") -> str:
-    """The notebook, as JSON text, of one MyST source.
+def collect(text: str, number: int | None = None) -> dict[str, str]:
+    """What references to the labels of a source show, if it is the chapter of this number."""
+    chapter = Chapter(number)
+    chapter.cell(HEADER.sub("", text))
+    return chapter.found
+
+
+def notebook(text: str, url: str, branch: str = "main", chapter: Chapter | None = None) -> str:
+    """The notebook, as JSON text, of one MyST source. `chapter`, fresh, knows what the source may refer to.
 
     Raises:
-        SourceError: there is no title, or `problems` finds something.
+        SourceError: there is no title, `problems` finds something, or something has no plain form.
     """
+    chapter = chapter or Chapter(labels=collect(text))
     parsed = jupytext.reads(text, fmt="md:myst")
     if found := problems(text):
         raise SourceError("\n".join(found))
@@ -102,16 +112,21 @@ def notebook(text: str, url: str, branch: str = "main") -> str:
         raise SourceError("line 1: the first cell must be Markdown that begins with the title, `# ...`")
 
     cells = [(cell.cell_type, cell.source, dict(cell.metadata)) for cell in parsed.cells]
+    shown = plain([source if kind == "markdown" else None for kind, source, _ in cells], text, chapter)
+    shown.insert(1, None)
     setup = SETUP.format(url=url, branch=branch).rstrip("\n")
     cells.insert(1, ("code", setup, {"tags": ["remove-cell"]}))
 
     seen: Counter[tuple[str, str]] = Counter()
     made = []
-    for kind, source, metadata in cells:
+    for (kind, source, metadata), instead in zip(cells, shown, strict=True):
         if "solution" in metadata.get("tags", []):
             metadata |= FOLDED
         content = f"{kind}\n{source}\n{seen[kind, source]}"
         seen[kind, source] += 1
+        if instead is not None and instead != source:
+            metadata |= {"myst": source.splitlines(keepends=True)}
+            source = instead
         cell = {
             "cell_type": kind,
             "id": hashlib.sha256(content.encode()).hexdigest()[:12],
@@ -128,15 +143,45 @@ def notebook(text: str, url: str, branch: str = "main") -> str:
     return written
 
 
+def plain(sources: list[str | None], text: str, chapter: Chapter) -> list[str | None]:
+    """What shows for each Markdown cell (None for others), with the works that are cited after the last of them."""
+    shown: list[str | None] = []
+    position = 0  # in the text, which knows the lines' numbers
+    for source in sources:
+        if source is not None:
+            position = max(text.find(source, position), position)
+        line = text.count("\n", 0, position) + 1
+        shown.append(None if source is None else chapter.cell(source, line))
+    last = max(number for number, source in enumerate(sources) if source is not None)
+    if references := chapter.references():
+        shown[last] = f"{shown[last]}\n\n{references}"
+    return shown
+
+
+def numbers(root: Path = ROOT) -> dict[str, int]:
+    """The numbers that the book's table of contents gives to its chapters, by their files without suffix."""
+    file = root / "_toc.yml"
+    parts = yaml.safe_load(file.read_text(encoding="utf-8")).get("parts", []) if file.exists() else []
+    chapters = [chapter["file"] for part in parts if part.get("numbered") for chapter in part["chapters"]]
+    return {chapter: number for number, chapter in enumerate(chapters, 1)}
+
+
 def expected(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
     """Every notebook that the sources below `root` make, and the complaints about those that make none."""
     url, branch = repository(root)
+    book, numbered = root / "book", numbers(root)
+    texts = {file: file.read_text(encoding="utf-8") for file in sorted(book.rglob("*.md"))}
+    sources = {file: numbered.get(f"book/{file.stem}") for file in texts if file.parent == book / "source"}
+    labels: dict[str, str] = {}
+    for file, text in texts.items():
+        labels |= collect(text, sources.get(file))
+    works = parse_file(str(file)).entries if (file := book / "references.bib").exists() else {}
+
     made, complaints = {}, []
-    for source in sorted((root / "book" / "source").glob("*.md")):
+    for source, number in sources.items():
+        chapter = Chapter(number, labels, works)
         try:
-            made[root / "book" / f"{source.stem}.ipynb"] = notebook(
-                source.read_text(encoding="utf-8"), url, branch
-            )
+            made[book / f"{source.stem}.ipynb"] = notebook(texts[source], url, branch, chapter)
         except SourceError as error:
             complaints += [
                 f"{source.relative_to(root).as_posix()}, {line}" for line in str(error).splitlines()
