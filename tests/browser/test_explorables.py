@@ -143,8 +143,9 @@ def test_play_runs_to_the_end_pauses_and_resets(explorable: Figure) -> None:
     explorable.page.wait_for_timeout(200)
     assert 0 < paused < float(explorable.control("t").get_attribute("max") or 0)
     assert explorable.state()["t"] == paused
+    explorable.ask("flow.set('t', 0.9 * figure.querySelector('[data-control=t]').max)")
     play.focus()
-    explorable.page.keyboard.press("Enter")  # from where it paused
+    explorable.page.keyboard.press("Enter")  # goes on from there
     explorable.page.wait_for_function(
         "figure => figure.flow.state().t >= +figure.querySelector('[data-control=t]').max",
         arg=explorable.figure.element_handle(),

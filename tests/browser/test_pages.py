@@ -19,7 +19,6 @@ LONGEST = max(PAGES, key=lambda name: name.startswith("book/0"))  # a chapter if
 
 def test_a_page_loads_whole_and_asks_nobody_outside(read: Read, path: str, protocol: str) -> None:
     seen = read(path, protocol, "dark", 1280)
-    seen.page.wait_for_load_state("networkidle")
     assert seen.outside == []
     assert seen.errors == []
     broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)"
@@ -45,13 +44,21 @@ def test_axe_finds_nothing(read: Read, path: str, scheme: str, width: int) -> No
     # A section far away is not laid out, and its parts would be judged at places where nobody sees them.
     page.add_style_tag(content="section { content-visibility: visible !important }")
     # What formulas look like is hidden from screen readers, which read their MathML.
-    found = Axe().run(page, context={"exclude": [[".katex"]]}).response["violations"]
+    found = Axe().run(page, context={"exclude": [[".katex"]]}, options={"resultTypes": ["violations"]})
     told = [
         f"{rule['id']}: {node['html'][:200]}\n{node['failureSummary']}"
-        for rule in found
+        for rule in found.response["violations"]
         for node in rule["nodes"]
     ]
     assert not told, "\n\n".join(told[:20])
+
+
+def test_wide_formulas_are_within_reach_of_the_keyboard(read: Read, path: str) -> None:
+    boxes = read(path, "http", "light", 390).page.locator(".formula:visible")
+    wide = boxes.evaluate_all("all => all.map(box => box.scrollWidth > box.clientWidth)")
+    reachable = boxes.evaluate_all("all => all.map(box => box.tabIndex === 0)")
+    assert wide == reachable
+    assert any(wide) or path != LONGEST  # phones are narrow: a chapter that has no such formula tests nothing
 
 
 def test_nothing_is_wider_than_a_phone(read: Read, path: str) -> None:
@@ -203,15 +210,6 @@ def test_code_is_copied_by_its_button(visit: Visitor) -> None:
     block.get_by_role("button", name="Copy").click()
     code = block.locator("pre").text_content() or ""
     assert page.evaluate("navigator.clipboard.readText()").split() == code.split() != []
-
-
-def test_wide_formulas_are_within_reach_of_the_keyboard(visit: Visitor) -> None:
-    seen = visit(LONGEST, width=390)
-    seen.read_through()
-    boxes = seen.page.locator(".formula")
-    wide = boxes.evaluate_all("all => all.map(box => box.scrollWidth > box.clientWidth)")
-    reachable = boxes.evaluate_all("all => all.map(box => box.tabIndex === 0)")
-    assert any(wide) and wide == reachable
 
 
 def test_paper_is_light_with_open_folds_and_no_frame(visit: Visitor) -> None:
