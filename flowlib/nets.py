@@ -96,7 +96,9 @@ class VelocityMLP(nn.Module):
             )
         self.dimension, self.classes = dimension, classes
         widths = [dimension + 1] + depth * [width] + [dimension]
-        self.layers = nn.ModuleList(_Linear(a, b, generator) for a, b in itertools.pairwise(widths))
+        first, *others = [_Linear(a, b, generator) for a, b in itertools.pairwise(widths)]
+        self.first = first
+        self.rest = nn.Sequential(*[layer for other in others for layer in (nn.SiLU(), other)])
         self.label: nn.Embedding | None = None
         if classes:
             rows = torch.randn(classes + 1, width, generator=generator)
@@ -111,14 +113,12 @@ class VelocityMLP(nn.Module):
         if x.ndim != 2 or x.shape[1] != self.dimension:
             raise ValueError(f"points must have shape (B, {self.dimension}), got {tuple(x.shape)}")
         time = expand_time(t, x).to(x.dtype).expand(len(x), 1)
-        h = self.layers[0](torch.cat([x, time], dim=1))
+        h = self.first(torch.cat([x, time], dim=1))
         if self.label is not None:
             h = h + self.label(self._known(labels, x))
         elif labels is not None:
             raise ValueError("this network has no classes, so it takes no labels")
-        for layer in self.layers[1:]:
-            h = layer(nn.functional.silu(h))
-        return h
+        return self.rest(h)
 
     def _known(self, labels: Tensor | None, x: Tensor) -> Tensor:
         if labels is None:

@@ -1,0 +1,287 @@
+"""Training: one loop for every loss, an average of the weights, and checkpoints from which it goes on exactly."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Adam, Optimizer
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+
+class EMA:
+    """The exponential moving average of a network's parameters, with a copy of its buffers:
+
+        average <- decay_n average + (1 - decay_n) parameters,      decay_n = min(decay, (1 + n) / (10 + n)),
+
+    in update n = 0, 1, ..., so that the first weights are soon forgotten. The average is kept in
+    promote_types(float32, dtype): in bfloat16 it would not move, since (1 - decay) of a change is lost to rounding.
+
+    Args:
+        net: the network; prefixes that torch.compile and data-parallel wrappers add to names do not matter.
+        decay: in [0, 1); about the last 1 / (1 - decay) steps count.
+
+    Raises:
+        ValueError: decay outside [0, 1).
+
+    Source: Polyak & Juditsky (1992) for averaging; the warm-up is TensorFlow's.
+    """
+
+    def __init__(self, net: nn.Module, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        self.decay, self.updates = decay, 0
+        self.tensors = {name: x.clone() for name, x in _tensors(net).items()}
+        for name, x in _named(net.named_parameters()):
+            self.tensors[name] = x.to(torch.promote_types(torch.float32, x.dtype), copy=True)
+        # Lists, since a walk through the modules in every step would cost more than the average itself.
+        self._live = [*net.parameters()], [*net.buffers()]
+        self._kept = (
+            [*self.tensors.values()][: len(self._live[0])],
+            [*self.tensors.values()][len(self._live[0]) :],
+        )
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Count the network's present weights in."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        (parameters, buffers), (averages, copies) = self._live, self._kept
+        torch._foreach_lerp_(
+            averages, [x.to(y) for x, y in zip(parameters, averages, strict=True)], 1 - decay
+        )
+        if buffers:
+            torch._foreach_copy_(copies, buffers)
+
+    @contextmanager
+    def applied(self, net: nn.Module) -> Iterator[None]:
+        """Within this context the network has the averaged weights and is in evaluation mode; afterwards it has its
+        own weights, buffers and modes again, to the bit.
+
+            with ema.applied(net):
+                x = odeint(net, noise, steps=10)
+        """
+        live, modes = _tensors(net), [(module, module.training) for module in net.modules()]
+        own = {name: x.clone() for name, x in live.items()}
+        _copy(self.tensors, live, "the average")
+        net.eval()
+        try:
+            yield
+        finally:
+            _copy(own, live, "the network")
+            for module, mode in modes:
+                module.training = mode
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `fit` returns: the loss of each step, history (steps,) in float32, the averaged weights, and the time."""
+
+    history: Tensor
+    ema: EMA
+    seconds: float
+
+
+fused_adam = partial(Adam, fused=True)  # all parameters in one pass, on the CPU too
+
+
+def constant(fraction: float) -> float:
+    """The schedule that leaves the learning rate as it is."""
+    return 1.0
+
+
+def cosine_decay(fraction: float) -> float:
+    """The schedule that falls from 1 to 0 along half a cosine (Loshchilov & Hutter 2017).
+
+    >>> [round(cosine_decay(f), 3) for f in (0, 0.5, 1)]
+    [1.0, 0.5, 0.0]
+    """
+    return (1 + math.cos(math.pi * fraction)) / 2
+
+
+def fit(
+    net: nn.Module,
+    loss: Callable[..., Tensor],
+    *,
+    steps: int,
+    lr: float = 1e-3,
+    schedule: Callable[[float], float] = constant,
+    optimizer: Callable[..., Optimizer] = fused_adam,
+    ema: float = 0.999,
+    clip: float | None = None,
+    autocast: torch.dtype | None = None,
+    compile: bool = False,
+    generator: Generator | None = None,
+    checkpoint: str | Path | None = None,
+    every: int = 1000,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train the network in place, and leave it in training mode.
+
+    A resumed run ends with the very bits of one that was never interrupted, given the same arguments, if the loss draws
+    from its generator alone. A checkpoint is a safetensors file with the tensors net.*, ema.*, optimizer.*, generator,
+    history and seconds.
+
+    Args:
+        net: the network, on its device.
+        loss: called as loss(v, generator), where v is the network (under `compile` and `autocast`); draws a batch from
+            the generator and returns a loss of shape ().
+        steps: how many steps, those of a resumed run included.
+        lr: the learning rate.
+        schedule: what multiplies it in step n, as a function of n / steps.
+        optimizer: called as optimizer(parameters, lr=lr).
+        ema: the decay of the averaged weights, in [0, 1).
+        clip: the greatest norm of the gradient; a longer one is shortened to it.
+        autocast: torch.bfloat16 runs the network in mixed precision, and only the network: data and loss stay.
+        compile: compile the network with torch.compile.
+        generator: the loss's source of randomness; if None one on the network's device, seeded with 0.
+        checkpoint: the file that keeps the state, written every `every` steps and at the end.
+        resume: go on from that file if it exists.
+        progress: show a progress bar, as plain text on the standard error stream.
+
+    Raises:
+        ValueError: an argument out of its range, a loss not of shape (), or a checkpoint of another run.
+        FloatingPointError: the loss became infinite or NaN; the message names the step. On the CPU the network
+            is left as it was before that step; elsewhere losses are read every 100 steps only, without waiting.
+
+    >>> from flowlib import data, matching, nets
+    >>> law, net = data.moons(), nets.VelocityMLP(2, generator=Generator().manual_seed(0))
+    >>> def loss(v, generator):
+    ...     return matching.cfm_loss(v, law.sample(256, generator=generator), generator=generator)
+    >>> run = fit(net, loss, steps=100, lr=3e-3, progress=False)
+    >>> run.history[:10].mean() > run.history[-10:].mean()
+    tensor(True)
+    """
+    if steps < 1 or every < 1 or not 0 < lr < math.inf or not (clip is None or clip > 0):
+        raise ValueError(
+            f"steps, every, lr and clip must be positive, got steps={steps}, every={every}, lr={lr}, clip={clip}"
+        )
+    if autocast not in (None, torch.bfloat16):
+        raise ValueError(f"autocast must be None or torch.bfloat16, got {autocast}")
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs the checkpoint= to resume from")
+    device = next((p.device for p in net.parameters()), None)
+    if device is None:
+        raise ValueError("the network has no parameters to train")
+    generator = generator or Generator(device).manual_seed(0)
+    state = _State(net, EMA(net, ema), optimizer(net.parameters(), lr=lr), generator)
+    rates = [group["lr"] for group in state.optimizer.param_groups]
+    history: list[float] = []  # of the losses that have been read, and those that wait on the device
+    waiting: list[Tensor] = []
+    before = state.load(Path(checkpoint), history, steps) if checkpoint and resume else 0.0
+    began = time.perf_counter() - before
+    v: Any = torch.compile(net) if compile else net
+    if autocast:
+        v = torch.autocast(device.type, dtype=autocast)(v.__call__)
+    net.train()
+    with tqdm(total=steps, initial=len(history), desc="training", unit="step", disable=not progress) as bar:
+        for step in range(len(history), steps):
+            value = loss(v, generator)
+            if value.shape != ():
+                raise ValueError(f"the loss must have shape (), got {tuple(value.shape)}")
+            waiting.append(value.detach())
+            save = checkpoint is not None and ((step + 1) % every == 0 or step + 1 == steps)
+            if save or device.type == "cpu" or (step + 1) % 100 == 0 or step + 1 == steps:
+                history += torch.stack(waiting).tolist()
+                bad = [n for n in range(step + 1 - len(waiting), step + 1) if not math.isfinite(history[n])]
+                if bad:
+                    raise FloatingPointError(
+                        f"the loss is {history[bad[0]]} in step {bad[0]}: lower lr, set clip=, or look at the data"
+                    )
+                waiting.clear()
+            state.optimizer.zero_grad()
+            value.backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(net.parameters(), clip)
+            for group, rate in zip(state.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * schedule(step / steps)
+            state.optimizer.step()
+            state.ema.update()
+            if save and checkpoint:
+                state.save(Path(checkpoint), history, time.perf_counter() - began)
+            if progress and (step + 1) % 100 == 0:
+                bar.set_postfix_str(f"loss {sum(history[-100:]) / 100:.4g}", refresh=False)
+            bar.update()
+    return Run(torch.tensor(history), state.ema, time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that changes from step to step."""
+
+    net: nn.Module
+    ema: EMA
+    optimizer: Optimizer
+    generator: Generator
+
+    def save(self, file: Path, history: list[float], seconds: float) -> None:
+        """Write the file whole or not at all."""
+        from safetensors.torch import save_file
+
+        tensors = {f"net.{name}": x for name, x in _tensors(self.net).items()}
+        tensors |= {f"ema.{name}": x for name, x in self.ema.tensors.items()}
+        for index, entries in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": x for key, x in entries.items() if x is not None}
+        tensors |= {"generator": self.generator.get_state(), "history": torch.tensor(history)}
+        tensors["seconds"] = torch.tensor(seconds, dtype=torch.float64)
+        partial_file = file.with_name(file.name + ".partial")
+        save_file({name: torch.as_tensor(x).contiguous() for name, x in tensors.items()}, partial_file)
+        os.replace(partial_file, file)
+
+    def load(self, file: Path, history: list[float], steps: int) -> float:
+        """Take up the state in the file, if there is one; return the seconds that it took to get there."""
+        if not file.exists():
+            return 0.0
+        from safetensors.torch import load_file
+
+        saved = load_file(file)
+        done = len(saved.get("history", ()))
+        if not 0 < done <= steps:
+            raise ValueError(f"{file} holds {done} steps of training, expected from 1 to {steps}")
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) :]: x for name, x in saved.items() if name.startswith(prefix)}
+
+        _copy(part("net."), _tensors(self.net), str(file))
+        _copy(part("ema."), self.ema.tensors, str(file))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, x in part("optimizer.").items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = x
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.generator.set_state(saved["generator"])
+        self.ema.updates = done
+        history += saved["history"].tolist()
+        return float(saved["seconds"])
+
+
+def _named(pairs: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors under the names that they have in the bare network."""
+    return ((name.replace("_orig_mod.", "").removeprefix("module."), x.detach()) for name, x in pairs)
+
+
+def _tensors(net: nn.Module) -> dict[str, Tensor]:
+    return dict(_named([*net.named_parameters(), *net.named_buffers()]))
+
+
+def _copy(source: dict[str, Tensor], target: dict[str, Tensor], what: str) -> None:
+    """Write the source's values into the target's tensors, which must have the same names and shapes."""
+    shapes = [{(name, tuple(x.shape)) for name, x in tensors.items()} for tensors in (source, target)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{what} does not fit the network: it has {sorted(shapes[0] - shapes[1])} "
+            f"where {sorted(shapes[1] - shapes[0])} is expected"
+        )
+    for name, x in target.items():
+        x.copy_(source[name])

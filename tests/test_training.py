@@ -1,0 +1,357 @@
+"""Training: the loop against one written by hand, the average in closed form, and runs that resume to the bit."""
+
+import copy
+import math
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from flowlib.matching import cfm_loss
+from flowlib.nets import VelocityMLP
+from flowlib.training import EMA, Run, cosine_decay, fit
+
+
+def generator(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def small_net() -> VelocityMLP:
+    return VelocityMLP(2, width=8, depth=2, generator=generator())
+
+
+class Weight(nn.Module):
+    """One number, and a buffer that counts."""
+
+    def __init__(self, value: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(value, dtype=dtype))
+        self.register_buffer("count", torch.tensor(0))
+
+    def forward(self) -> Tensor:
+        return self.w
+
+
+class Normalized(nn.Module):
+    """A field with running statistics, which only a checkpoint with buffers restores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.net = nn.BatchNorm1d(2), small_net()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.net(self.norm(x), t)
+
+
+def matching_loss(v, generator: Generator) -> Tensor:
+    x_1 = 1 + torch.rand(16, 2, generator=generator)
+    return cfm_loss(v, x_1, generator=generator)
+
+
+quiet = partial(fit, progress=False)
+sgd = partial(quiet, optimizer=torch.optim.SGD, ema=0.5)
+
+
+# The loop
+
+
+def test_it_is_the_loop_that_one_would_write_to_the_bit():
+    net, mine = small_net(), small_net()
+    run = quiet(net, matching_loss, steps=30, lr=1e-2, generator=generator(7))
+    optimizer, g, losses = torch.optim.Adam(mine.parameters(), lr=1e-2, fused=True), generator(7), []
+    for _ in range(30):
+        loss = matching_loss(mine, g)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert run.history.tolist() == losses
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), mine.parameters(), strict=True))
+    assert run.seconds > 0 and net.training
+
+
+def test_without_a_generator_it_is_reproducible_all_the_same():
+    state = torch.get_rng_state()
+    histories = [quiet(small_net(), matching_loss, steps=3).history for _ in range(2)]
+    assert torch.equal(*histories)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_it_learns_the_marginal_velocity_of_one_point():
+    # For data at one point m the marginal velocity is (m - x) / (1 - t); the loss falls to its floor, which is zero.
+    net = VelocityMLP(1, generator=generator())
+
+    def loss(v, generator: Generator) -> Tensor:
+        return cfm_loss(v, torch.full((128, 1), 2.0), generator=generator)
+
+    run = quiet(net, loss, steps=600, lr=5e-3, schedule=cosine_decay, ema=0.99)
+    assert run.history[-50:].mean() < 0.03 * run.history[:5].mean()
+    with run.ema.applied(net), torch.no_grad():
+        v = net(torch.tensor([[0.0], [1.0]]), 0.5)
+    torch.testing.assert_close(v, torch.tensor([[4.0], [2.0]]), rtol=0, atol=0.3)
+
+
+def test_the_schedule_multiplies_the_rate_of_each_step():
+    net, n = Weight(), 40
+    sgd(net, lambda v, g: v(), steps=n, lr=0.1, schedule=cosine_decay)
+    # gradient descent on w itself subtracts every rate, and sum_k (1 + cos(pi k / n)) / 2 over k < n is (n + 1) / 2
+    assert float(net.w.detach()) == pytest.approx(-0.1 * (n + 1) / 2, rel=1e-5)
+    assert cosine_decay(0) == 1 and cosine_decay(1) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("clip", "length"), [(None, 5.0), (1.0, 1.0), (7.0, 5.0)])
+def test_long_gradients_are_shortened(clip: float | None, length: float):
+    net = Weight()
+    sgd(net, lambda v, g: 5 * v(), steps=1, lr=1.0, clip=clip)
+    assert float(net.w.detach()) == pytest.approx(-length, rel=1e-5)
+
+
+def test_autocast_reaches_the_network_and_nothing_else():
+    seen = {}
+
+    def loss(v, generator: Generator) -> Tensor:
+        x, t = torch.randn(4, 2, generator=generator), torch.rand(4, generator=generator)
+        seen.update(data=(x @ x.T).dtype, velocity=v(x, t).dtype)
+        return matching_loss(v, generator)
+
+    run = quiet(small_net(), loss, steps=2, autocast=torch.bfloat16)
+    assert seen == {"data": torch.float32, "velocity": torch.bfloat16}
+    exact = quiet(small_net(), matching_loss, steps=1, generator=generator(0)).history
+    assert run.history.isfinite().all() and exact.isfinite().all()
+
+
+def test_compile_compiles_the_network_and_trains_the_one_given(monkeypatch: pytest.MonkeyPatch):
+    compiled = []
+
+    def spy(net: nn.Module) -> nn.Module:
+        compiled.append(net)
+        return net
+
+    monkeypatch.setattr(torch, "compile", spy)
+    net = small_net()
+    quiet(net, matching_loss, steps=1)
+    assert compiled == []
+    quiet(net, matching_loss, steps=1, compile=True)
+    assert compiled == [net]
+
+
+def test_the_progress_bar_is_plain_text_on_standard_error(capsys: pytest.CaptureFixture[str]):
+    fit(Weight(), lambda v, g: v() ** 2 + 0.25, steps=200)
+    out, err = capsys.readouterr()
+    assert out == "" and "training: 100%" in err and "200/200" in err and "loss 0.25" in err
+    fit(Weight(), lambda v, g: v() ** 2, steps=2, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_network():
+    net = Weight()
+    calls = iter(range(100))
+
+    def loss(v, generator: Generator) -> Tensor:
+        return v() * (math.nan if next(calls) == 7 else 1.0)
+
+    with pytest.raises(FloatingPointError, match="nan in step 7"):
+        sgd(net, loss, steps=100, lr=1.0)
+    assert net.w == -7
+
+
+# The average
+
+
+def test_the_warm_up_forgets_the_first_weights():
+    net = Weight(1.0)
+    average = EMA(net, 0.9999)
+    with torch.no_grad():
+        net.w.zero_()
+    for n in range(1, 30):
+        average.update()
+        # the product of (1 + k) / (10 + k) over k < n
+        assert float(average.tensors["w"]) == pytest.approx(1 / math.comb(n + 9, 9), rel=1e-4)
+
+
+def test_after_the_warm_up_old_weights_fade_exponentially():
+    net = Weight(1.0)
+    average = EMA(net, 0.9)
+    for _ in range(81):  # from then on (1 + n) / (10 + n) exceeds 0.9
+        average.update()
+    with torch.no_grad():
+        net.w.zero_()
+    for n in range(1, 30):
+        average.update()
+        assert float(average.tensors["w"]) == pytest.approx(0.9**n, rel=1e-5)
+
+
+def test_the_average_of_half_precision_weights_is_kept_in_float32():
+    net = Weight(1.0, torch.bfloat16)
+    average = EMA(net, 0.999)
+    average.updates = 100_000  # past the warm-up
+    with torch.no_grad():
+        net.w.fill_(1.0078125)  # one unit in the last place
+    for _ in range(1000):
+        average.update()
+    kept = average.tensors["w"]
+    assert kept.dtype == torch.float32
+    assert float(kept) == pytest.approx(1 + 0.0078125 * (1 - 0.999**1000), abs=1e-5)
+
+
+def test_buffers_are_copied_as_they_are():
+    net = Weight()
+    average = EMA(net)
+    net.count += 5
+    assert average.tensors["count"] == 0
+    average.update()
+    assert average.tensors["count"] == 5 and average.tensors["count"].dtype == torch.int64
+
+
+def test_applied_lends_the_average_and_gives_everything_back():
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5))
+    net[0].eval()  # a frozen layer in a network that trains
+    average = EMA(net, 0.0)
+    with torch.no_grad():
+        net[0].weight += 1
+    before = copy.deepcopy(net.state_dict())
+
+    def use() -> None:
+        with average.applied(net):
+            assert torch.equal(net[0].weight, torch.ones(3))
+            assert not any(module.training for module in net.modules())
+            net.train()
+            net(torch.arange(12.0).reshape(4, 3)).sum()  # moves the running statistics
+            raise InterruptedError
+
+    with torch.random.fork_rng(), pytest.raises(InterruptedError):
+        use()
+    assert all(torch.equal(x, before[name]) for name, x in net.state_dict().items())
+    assert [module.training for module in net.modules()] == [True, False, True]
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+def test_wrappers_do_not_change_the_names():
+    net = small_net()
+    wrapped = nn.Module()
+    wrapped._orig_mod = net  # what torch.compile returns holds the network under this name
+    assert EMA(wrapped).tensors.keys() == EMA(net).tensors.keys() == dict(net.named_parameters()).keys()
+    average = EMA(wrapped, 0.0)
+    with average.applied(net):
+        pass
+
+
+def test_the_average_of_another_network_is_refused():
+    with (
+        pytest.raises(ValueError, match="the average does not fit the network"),
+        EMA(Weight()).applied(small_net()),
+    ):
+        pass
+
+
+# Checkpoints
+
+
+def run_to_the_end(
+    net: nn.Module, file: Path | None, *, stop: int | None = None, resume: bool = False
+) -> Run:
+    calls = iter(range(10_000))
+
+    def loss(v, generator: Generator) -> Tensor:
+        if next(calls) == stop:
+            raise KeyboardInterrupt
+        return matching_loss(v, generator)
+
+    return quiet(
+        net,
+        loss,
+        steps=40,
+        lr=1e-2,
+        schedule=cosine_decay,
+        clip=0.5,
+        ema=0.9,
+        generator=generator(3),
+        checkpoint=file,
+        every=10,
+        resume=resume,
+    )
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path: Path):
+    with torch.random.fork_rng():
+        nets = [Normalized() for _ in range(3)]
+    whole = run_to_the_end(nets[0], tmp_path / "whole.safetensors")
+    file = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run_to_the_end(nets[1], file, stop=27)
+    resumed = run_to_the_end(
+        nets[2], file, resume=True
+    )  # from step 20, in a network that knows nothing of it
+    assert torch.equal(whole.history, resumed.history) and len(resumed.history) == 40
+    for mine, theirs in (
+        (nets[2].state_dict(), nets[0].state_dict()),
+        (resumed.ema.tensors, whole.ema.tensors),
+    ):
+        assert all(torch.equal(x, theirs[name]) for name, x in mine.items())
+    from safetensors.torch import load_file
+
+    ends = [load_file(path) for path in (file, tmp_path / "whole.safetensors")]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(x, ends[1][name]) for name, x in ends[0].items() if name != "seconds")
+    assert {"optimizer.0.exp_avg", "optimizer.0.step", "generator", "net.norm.running_var"} <= ends[0].keys()
+    assert sorted(os.listdir(tmp_path)) == ["run.safetensors", "whole.safetensors"]
+
+
+def test_a_finished_run_is_loaded_and_not_trained_further(tmp_path: Path):
+    first, again = small_net(), small_net()
+    run = run_to_the_end(first, tmp_path / "run.safetensors")
+    loaded = run_to_the_end(again, tmp_path / "run.safetensors", stop=0, resume=True)
+    assert torch.equal(run.history, loaded.history)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert loaded.seconds >= run.seconds * 0.5
+
+
+def test_without_a_file_resume_starts_anew(tmp_path: Path):
+    run = run_to_the_end(small_net(), tmp_path / "new.safetensors", resume=True)
+    assert torch.equal(run.history, run_to_the_end(small_net(), None).history)
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path: Path):
+    file = tmp_path / "run.safetensors"
+    run_to_the_end(small_net(), file)
+    with pytest.raises(ValueError, match=r"does not fit the network.*8.*9"):
+        quiet(
+            VelocityMLP(2, width=9, depth=2, generator=generator()),
+            matching_loss,
+            steps=40,
+            checkpoint=file,
+            resume=True,
+        )
+    with pytest.raises(ValueError, match="holds 40 steps of training, expected from 1 to 30"):
+        quiet(small_net(), matching_loss, steps=30, checkpoint=file, resume=True)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("match", "options"),
+    [
+        ("steps=0", {"steps": 0}),
+        ("lr=-1", {"lr": -1}),
+        ("lr=nan", {"lr": math.nan}),
+        ("every=0", {"every": 0}),
+        ("clip=0", {"clip": 0.0}),
+        ("got 1.0", {"ema": 1.0}),
+        ("float16", {"autocast": torch.float16}),
+        ("checkpoint=", {"resume": True}),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(match: str, options: dict):
+    with pytest.raises(ValueError, match=match):
+        quiet(small_net(), matching_loss, **({"steps": 1} | options))
+
+
+def test_what_cannot_be_trained_is_refused():
+    with pytest.raises(ValueError, match="no parameters"):
+        quiet(nn.Identity(), matching_loss, steps=1)
+    with pytest.raises(ValueError, match=r"shape \(\), got \(2,\)"):
+        quiet(Weight(), lambda v, g: v().expand(2), steps=1)
