@@ -43,24 +43,21 @@ class EMA:
         self.tensors = {name: x.clone() for name, x in _tensors(net).items()}
         for name, x in _named(net.named_parameters()):
             self.tensors[name] = x.to(torch.promote_types(torch.float32, x.dtype), copy=True)
-        # Lists, since a walk through the modules in every step would cost more than the average itself.
-        self._live = [*net.parameters()], [*net.buffers()]
-        self._kept = (
-            [*self.tensors.values()][: len(self._live[0])],
-            [*self.tensors.values()][len(self._live[0]) :],
-        )
+        # Lists, since a walk through the modules in every step would cost more than the average itself. Parameters stay
+        # the same objects; a buffer that a module assigns anew does not.
+        self._net, self._parameters = net, [*net.parameters()]
+        kept, count = [*self.tensors.values()], len(self._parameters)
+        self._averages, self._copies = kept[:count], kept[count:]
 
     @torch.no_grad()
     def update(self) -> None:
         """Count the network's present weights in."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        (parameters, buffers), (averages, copies) = self._live, self._kept
-        torch._foreach_lerp_(
-            averages, [x.to(y) for x, y in zip(parameters, averages, strict=True)], 1 - decay
-        )
-        if buffers:
-            torch._foreach_copy_(copies, buffers)
+        present = [x.to(average) for x, average in zip(self._parameters, self._averages, strict=True)]
+        torch._foreach_lerp_(self._averages, present, 1 - decay)
+        if self._copies:
+            torch._foreach_copy_(self._copies, [*self._net.buffers()])
 
     @contextmanager
     def applied(self, net: nn.Module) -> Iterator[None]:

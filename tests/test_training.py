@@ -117,10 +117,10 @@ def test_autocast_reaches_the_network_and_nothing_else():
         seen.update(data=(x @ x.T).dtype, velocity=v(x, t).dtype)
         return matching_loss(v, generator)
 
-    run = quiet(small_net(), loss, steps=2, autocast=torch.bfloat16)
+    net = small_net()
+    quiet(net, loss, steps=2, autocast=torch.bfloat16)
     assert seen == {"data": torch.float32, "velocity": torch.bfloat16}
-    exact = quiet(small_net(), matching_loss, steps=1, generator=generator(0)).history
-    assert run.history.isfinite().all() and exact.isfinite().all()
+    assert all(p.dtype == torch.float32 for p in net.parameters())
 
 
 def test_compile_compiles_the_network_and_trains_the_one_given(monkeypatch: pytest.MonkeyPatch):
@@ -200,7 +200,7 @@ def test_the_average_of_half_precision_weights_is_kept_in_float32():
 def test_buffers_are_copied_as_they_are():
     net = Weight()
     average = EMA(net)
-    net.count += 5
+    net.count = net.count + 5  # another tensor under the same name
     assert average.tensors["count"] == 0
     average.update()
     assert average.tensors["count"] == 5 and average.tensors["count"].dtype == torch.int64
