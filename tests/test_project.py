@@ -64,7 +64,6 @@ def test_colab_meets_the_bounds_as_it_is():
     assert {"torch", "numpy"} <= set(colab)
     bounds = {bound.name: bound.specifier for bound in BOUNDS}
     assert [name for name, at in colab.items() if not bounds[name].contains(at)] == []
-    assert "pot" not in map(canonicalize_name, bounds), "Colab has no POT"
     assert Requirement(f"python{PROJECT['project']['requires-python']}").specifier.contains(COLAB["python"])
 
 
