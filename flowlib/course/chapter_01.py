@@ -96,7 +96,7 @@ choice(
         "m' = cos(t) m with m(0) = 1, so log m is the integral of cos from 0 to t.",
         "m(t) = exp(sin t). The variance of m X₀ is m² times the variance of X₀.",
     ),
-    insight="log Var Xₜ is twice the integral of cos, 2 sin t: the cloud breathes, and is N(0, 1) again at t = 2π.",
+    insight="log Var Xₜ is twice the integral of cos, 2 sin t: the cloud breathes, and is N(0, 1) again at t = π.",
 )
 def grade_variance(variance: Any) -> None:
     """variance(t) for dx/dt = cos(t) x and X₀ ~ N(0, 1); t is a tensor (), the answer exp(2 sin t)."""
