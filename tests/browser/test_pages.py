@@ -119,7 +119,11 @@ def test_the_reader_chooses_light_or_dark_and_the_choice_stays(visit: Visitor, p
     paper = "getComputedStyle(document.documentElement).backgroundColor"
     dark = page.evaluate(paper)
     button.click()
-    page.reload()
+    for _ in range(20):  # Chromium passes localStorage on to the reloaded page's process in its own time
+        page.reload()
+        if page.evaluate(theme) == "light":
+            break
+        page.wait_for_timeout(100)
     assert page.evaluate(theme) == "light" and button.get_attribute("aria-pressed") == "false"
     assert page.evaluate(paper) != dark
     button.click()  # what the system says: from now on the page follows it again
@@ -137,8 +141,10 @@ def test_searching_finds_a_chapter(visit: Visitor, protocol: str) -> None:
     results = seen.page.locator("#search-results li")
     if protocol == "http":
         assert "vector" in (results.first.locator(".context").text_content() or "").lower()
+    results.first.wait_for()
+    seen.page.wait_for_timeout(300)  # the words to mark travel through localStorage too
     results.locator("a").first.click()
-    assert "/book/" in seen.page.url
+    seen.page.wait_for_url("**/book/**")
     seen.page.wait_for_function("CSS.highlights.get('search')?.size > 3")
     assert seen.errors == [] and seen.outside == []
 
