@@ -13,7 +13,10 @@ from py_mini_racer import MiniRacer
 from flowlib.data import GaussianMixture
 from flowlib.fields import Linear, TravelingVortex, rotation, saddle, shear, spiral
 from flowlib.figures import explorable
-from flowlib.figures.explorable import compact, encode16, flow_explorer, frames_explorable, spacetime_explorer
+from flowlib.figures.explorable import compact, encode16
+from flowlib.figures.scenes import flow_explorer, frames_explorable, spacetime_explorer
+from flowlib.figures.scenes.flow import described_field
+from flowlib.figures.scenes.spacetime import SCALARS
 from flowlib.figures.svg import show
 from flowlib.paths import cosine, linear
 from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, odeint
@@ -70,7 +73,7 @@ NAMES = {"flow": "advance, between, decode16, fields, logDensity, odeint, scient
 
 
 def spec(name):
-    return explorable._described(name, FIELDS[name])
+    return described_field(name, FIELDS[name])
 
 
 def flat(x):
@@ -112,14 +115,14 @@ def test_every_solver_takes_the_steps_of_flowlib(browser, method, name, t0, t1, 
     _, expected = odeint(FIELDS[name], X, t0=t0, t1=t1, steps=steps, method=method, trajectory=True)
     states = browser(
         "odeint(fields[spec.kind](spec), x, t0, t1, steps, tableau).map((state) => [...state])",
-        spec=spec(name), x=flat(X), t0=t0, t1=t1, steps=steps, tableau=explorable._table(method),
+        spec=spec(name), x=flat(X), t0=t0, t1=t1, steps=steps, tableau=explorable.table(method),
     )  # fmt: skip
     states = torch.tensor(states, dtype=torch.float64).reshape(expected.shape)
     torch.testing.assert_close(states, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_the_solver_goes_on_where_it_stopped(browser):
-    settings = {"spec": spec("vortex"), "x": flat(X), "tableau": explorable._table(RK4)}
+    settings = {"spec": spec("vortex"), "x": flat(X), "tableau": explorable.table(RK4)}
     whole = browser("[...odeint(fields.vortex(spec), x, 0, 1, 8, tableau).at(-1)]", **settings)
     parts = browser(
         "(() => { const go = (states, n) => advance(states, n, fields.vortex(spec), 0, 1 / 8, tableau);"
@@ -145,7 +148,7 @@ def test_float16_survives_the_journey(browser):
     ("kind", "start"), [("forced", 1.2), ("forced", -0.7), ("square", 0.4), ("square", -2.0)]
 )
 def test_solutions_on_the_line_solve_their_equation(browser, kind, start):
-    v, times = explorable.SCALARS[kind][3], [0.5, 1.0, 2.0]
+    v, times = SCALARS[kind][3], [0.5, 1.0, 2.0]
     solution = browser(
         "times.map((t) => scalars[kind].solution(start, t))", kind=kind, start=start, times=times
     )
