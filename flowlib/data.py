@@ -1,4 +1,4 @@
-"""Data of the course: toys of the plane, each with its law written out, and Gaussian mixtures (all chapters).
+"""Data of the course: toys of the plane, each with its law written out, mixtures, finite data (all chapters).
 
 Every law has `sample(n, *, generator=None, device=None)` -> (n, 2) in torch's default dtype, a `name`, `log_prob(x)` ->
 (B,) in nats and its `entropy` in nats; where these two are unknown, the one raises and the other is None.
@@ -15,9 +15,12 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from flowlib.empirical import Empirical, EmpiricalVelocity
 from flowlib.mixtures import GaussianMixture, MarginalVelocity, sampling_device
 
 __all__ = [
+    "Empirical",
+    "EmpiricalVelocity",
     "GaussianMixture",
     "MarginalVelocity",
     "Toy",
