@@ -77,8 +77,8 @@ class EmpiricalVelocity:
         E_1 = E[x_1|x_t = x] = sum_i w_i y_i,    E_0 = (x - alpha E_1) / sigma,    v = alpha' E_1 + sigma' E_0.
 
     Its flow ends in the data: perfect training on a finite set memorizes it. Where sigma = 0, at t = 1, there is
-    neither a density nor a velocity, and every method raises ValueError: solve to t1 = 0.999 or so. Weights are computed in
-    float64, since rounding errors count as 1 / sigma^2.
+    neither a density nor a velocity, and every method raises ValueError: solve to t1 = 0.999 or so. Weights are
+    computed in float64, since rounding errors count as 1 / sigma^2.
 
     >>> from flowlib.paths import linear
     >>> v = Empirical(torch.tensor([[-1.0], [1.0]])).marginal_velocity(linear)
