@@ -39,21 +39,41 @@ class Toy:
 
     Args:
         name: what tables and legends call it.
-        draw: (n, generator, device) -> (n, 2), the sampler.
+        draw: (labels, generator, device) -> (n, 2), one point for each label (n,), which says which piece it is on.
+        pieces: how many equal pieces the law has.
         entropy: in nats, where it is known.
         log_density: x (B, 2) -> (B,), where it is known.
     """
 
     name: str
-    draw: Callable[[int, Generator | None, torch.device], Tensor]
+    draw: Callable[[Tensor, Generator | None, torch.device], Tensor]
+    pieces: int
     entropy: float | None = None
     log_density: Callable[[Tensor], Tensor] | None = None
 
     def sample(
-        self, n: int, *, generator: Generator | None = None, device: torch.device | str | None = None
+        self,
+        n: int,
+        *,
+        balanced: bool = False,
+        generator: Generator | None = None,
+        device: torch.device | str | None = None,
     ) -> Tensor:
-        """n independent points (n, 2), made on `device`, or else where the generator lives."""
-        return self.draw(n, generator, sampling_device(n, generator, device, "cpu"))
+        """n points (n, 2), made on `device`, or else where the generator lives.
+
+        They are independent, or, if `balanced`, as many on each piece, in random order: averages then vary less.
+
+        Raises:
+            ValueError: n is negative, or a balanced n is no multiple of the number of pieces.
+        """
+        device = sampling_device(n, generator, device, "cpu")
+        if not balanced:
+            labels = torch.randint(self.pieces, (n,), generator=generator, device=device)
+        elif n % self.pieces:
+            raise ValueError(f"balanced needs a multiple of {self.pieces}, got n = {n}")
+        else:
+            labels = torch.randperm(n, generator=generator, device=device) % self.pieces
+        return self.draw(labels, generator, device)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) in nats (B,), at points x (B, 2); raises NotImplementedError where no formula is known."""
@@ -126,7 +146,7 @@ def moons(law: str = "sklearn") -> GaussianMixture | Toy:
     """
     _check_law(law, "sklearn", "ffjord", "tutorial")
     if law == "tutorial":
-        return Toy("moons, tutorial", _draw_tutorial_moons)
+        return Toy("moons, tutorial", _draw_tutorial_moons, 2)
     scale, shift = (1.0, (0.0, 0.0)) if law == "sklearn" else (2.0, (-1.0, -0.2))
     angles, weights = _nodes(0, math.pi)
     points = scale * torch.cat(_half_circles(angles)) + torch.tensor(shift)
@@ -139,10 +159,10 @@ def _half_circles(angles: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([cos, sin], dim=1), torch.stack([1 - cos, 0.5 - sin], dim=1)
 
 
-def _draw_tutorial_moons(n: int, generator: Generator | None, device: torch.device) -> Tensor:
-    angle, shift, side = torch.rand(3, n, generator=generator, device=device)
+def _draw_tutorial_moons(moon: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
+    angle, shift = torch.rand(2, len(moon), generator=generator, device=device)
     upper, lower = _half_circles(math.pi * angle)
-    return 3 * (torch.where(side[:, None] < 0.5, upper, lower) + 0.2 * shift[:, None]) - 1
+    return 3 * (torch.where(moon[:, None] == 0, upper, lower) + 0.2 * shift[:, None]) - 1
 
 
 def s_curve() -> GaussianMixture:
@@ -185,14 +205,13 @@ def checkerboard() -> Toy:
     >>> checkerboard().log_prob(torch.tensor([[0.5, 0.5], [0.5, 2.5]]))
     tensor([-3.4657,    -inf])
     """
-    return Toy("checkerboard", _draw_checkerboard, math.log(32), _checkerboard_density)
+    return Toy("checkerboard", _draw_checkerboard, 8, math.log(32), _checkerboard_density)
 
 
-def _draw_checkerboard(n: int, generator: Generator | None, device: torch.device) -> Tensor:
-    x_1, x_2, lower = torch.rand(3, n, generator=generator, device=device)
-    x_1 = 4 * x_1 - 2
-    x_2 = x_2 + x_1.floor() % 2 - 2 * (lower < 0.5)
-    return 2 * torch.stack([x_1, x_2], dim=1)
+def _draw_checkerboard(square: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
+    x_1, x_2 = torch.rand(2, len(square), generator=generator, device=device)
+    column, lower = square // 2 - 2, square % 2
+    return 2 * torch.stack([x_1 + column, x_2 + column % 2 - 2 * lower], dim=1)
 
 
 def _checkerboard_density(x: Tensor) -> Tensor:
@@ -207,12 +226,13 @@ def pinwheel() -> Toy:
     >>> pinwheel().sample(3).shape
     torch.Size([3, 2])
     """
-    return Toy("pinwheel", _draw_pinwheel)
+    return Toy("pinwheel", _draw_pinwheel, 5)
 
 
-def _draw_pinwheel(n: int, generator: Generator | None, device: torch.device) -> Tensor:
-    r, s = torch.randn(2, n, generator=generator, device=device) * torch.tensor([[0.3], [0.1]], device=device)
+def _draw_pinwheel(arm: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
+    r, s = torch.randn(2, len(arm), generator=generator, device=device) * torch.tensor(
+        [[0.3], [0.1]], device=device
+    )
     r = 1 + r
-    arm = torch.randint(5, (n,), generator=generator, device=device)
     angle = 2 * math.pi / 5 * arm + 0.25 * r.exp()
     return 2 * torch.stack([angle.cos() * r + angle.sin() * s, angle.cos() * s - angle.sin() * r], dim=1)

@@ -264,3 +264,29 @@ def test_pinwheel_has_its_law():
             seen = max(seen, float(abs(c.mean() - b.mean()) / error))
     assert seen > 10, "arms that wind the other way would pass"
     assert_mean(ours.square().sum(1), 4 * (1 + 0.3**2 + 0.1**2))
+
+
+def test_balanced_toys_hold_as_many_points_on_each_piece():
+    x = checkerboard().sample(800, balanced=True, generator=generator())
+    squares = (4 * (x[:, 0] / 2).floor() + (x[:, 1] / 2).floor()).long()
+    assert squares.unique(return_counts=True)[1].tolist() == [100] * 8
+    x = (
+        moons("tutorial").sample(800, balanced=True, generator=generator()) + 1
+    ) / 3  # without scale and shift
+    shifted = x[:, None] - 0.2 * torch.linspace(0, 1, 201)[:, None]  # undo every possible shift
+    upper = ((shifted.norm(dim=2) - 1).abs() + (shifted[..., 1] < -1e-6)).min(1).values < 2e-3
+    lower = shifted - torch.tensor([1.0, 0.5])
+    lower = ((lower.norm(dim=2) - 1).abs() + (lower[..., 1] > 1e-6)).min(1).values < 2e-3
+    assert (upper | lower).all()
+    assert abs(int((upper & ~lower).sum()) - int((lower & ~upper).sum())) <= int((upper & lower).sum())
+    with pytest.raises(ValueError, match="multiple of 8, got n = 7"):
+        checkerboard().sample(7, balanced=True)
+
+
+@pytest.mark.parametrize("toy", [moons("tutorial"), checkerboard(), pinwheel()], ids=lambda toy: toy.name)
+def test_balanced_toys_keep_their_law(toy: Toy):
+    n = 40_000
+    many, free = (toy.sample(n, balanced=b, generator=generator()) for b in (True, False))
+    for moment in (lambda x: x, lambda x: x.square(), lambda x: x.prod(1, keepdim=True)):
+        error = moment(free).std(0) * (2 / n) ** 0.5
+        assert ((moment(many).mean(0) - moment(free).mean(0)).abs() < 4 * error).all()

@@ -125,14 +125,9 @@ def test_works_cited_are_listed_once_after_the_last_markdown_cell(root: Path):
     assert markdown[-1].endswith("\n\n**References**\n\n- Ada Lovelace. *Notes*. Taylor, 1843.")
 
 
-def test_a_chapter_refers_to_another_by_its_number_in_the_table_of_contents(root: Path):
-    contents = "parts:\n- {numbered: true, chapters: [{file: book/other}]}\n"
-    contents += (
-        "- {numbered: true, chapters: [{file: book/chapter}]}\n- {chapters: [{file: book/appendix}]}\n"
-    )
-    (root / "_toc.yml").write_text(contents)
+def test_a_chapter_refers_to_another_by_the_number_of_its_file(root: Path):
     labeled = SOURCE.replace("A name\n", "A name\n:label: x\n")
-    (root / "book" / "source" / "chapter.md").write_text(labeled)
+    (root / "book" / "source" / "02-labeled.md").write_text(labeled)
     (root / "book" / "source" / "other.md").write_text("# Other\n\nSee {prf:ref}`x` and {ref}`y`.\n")
     (root / "book" / "appendix.md").write_text("# Appendix\n\n(y)=\n## Further\n")
     assert notebooks.main([], root) == 0

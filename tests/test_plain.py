@@ -224,6 +224,7 @@ REFERENCES = [
 ]
 SETTINGS = """
 extensions = ["sphinx_external_toc", "sphinx_multitoc_numbering", "myst_nb", "sphinx_proof", "sphinx_exercise"]
+extensions.append("chapter_numbers")
 external_toc_path = "_toc.yml"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 nb_execution_mode = "off"
@@ -235,9 +236,10 @@ CONTENTS = """
 format: jb-book
 root: book/index
 parts:
-  - {numbered: true, chapters: [{file: book/a}, {file: book/b}]}
-  - {numbered: true, chapters: [{file: book/c}]}
+  - {numbered: true, chapters: [{file: book/02-a}, {file: book/03-b}]}
+  - {numbered: true, chapters: [{file: book/05-c}]}
 """
+FILES = {"a": "02-a", "b": "03-b", "c": "05-c"}
 
 
 def build(root: Path, restoring: bool) -> dict[str, str]:
@@ -247,7 +249,7 @@ def build(root: Path, restoring: bool) -> dict[str, str]:
     (root / "conf.py").write_text(extension + SETTINGS + addition)
     command = [sys.executable, "-m", "sphinx", "-q", "-E", "-b", "html", str(root), str(root / "built")]
     subprocess.run(command, check=True, capture_output=True)
-    pages = {name: (root / "built" / "book" / f"{name}.html").read_text() for name in "abc"}
+    pages = {name: (root / "built" / "book" / f"{file}.html").read_text() for name, file in FILES.items()}
     return {
         name: re.sub(r"\?v=\w+", "", page) for name, page in pages.items()
     }  # without marks for browsers' caches
@@ -268,15 +270,16 @@ def test_the_numbers_are_those_of_the_book_and_the_book_is_built_from_the_myst(t
         own = f"{{ref}}`sol-{name}`"  # to a solution on another page sphinx-exercise cannot refer
         listed = "".join(f"- {each};\n" for each in [*REFERENCES, own])
         source = PAGE.format(name=name).replace("REFERENCES", listed)
-        (tmp_path / "book" / "source" / f"{name}.md").write_text(source)
+        (tmp_path / "book" / "source" / f"{FILES[name]}.md").write_text(source)
     assert notebooks.main([], tmp_path) == 0
     pages = build(tmp_path, restoring=True)
 
     for name in "abc":
-        file = tmp_path / "book" / f"{name}.ipynb"
+        file = tmp_path / "book" / f"{FILES[name]}.ipynb"
         content = json.loads(file.read_text())
         shown = "".join(content["cells"][0]["source"])
         built = words(pages[name])
+        assert f"{int(FILES[name][:2])}. " in built.split("Table")[0]  # the page's own number is its file's
         for heading in re.findall(r"\*\*((?:Theorem|Lemma|Exercise) [\d.]+)\*\*", shown):
             assert f"{heading} " in built
         assert re.findall(r"\\tag\{(.*?)\}", shown) == re.findall(r'"eqno">\(([\d.]+)\)', pages[name])

@@ -158,28 +158,26 @@ def plain(sources: list[str | None], text: str, chapter: Chapter) -> list[str | 
     return shown
 
 
-def numbers(root: Path = ROOT) -> dict[str, int]:
-    """The numbers that the book's table of contents gives to its chapters, by their files without suffix."""
-    file = root / "_toc.yml"
-    parts = yaml.safe_load(file.read_text(encoding="utf-8")).get("parts", []) if file.exists() else []
-    chapters = [chapter["file"] for part in parts if part.get("numbered") for chapter in part["chapters"]]
-    return {chapter: number for number, chapter in enumerate(chapters, 1)}
+def number(file: Path) -> int | None:
+    """The number of a chapter, with which its file begins (as book/_ext/chapter_numbers.py numbers the pages)."""
+    found = re.match(r"0*(\d+)-", file.name)
+    return int(found[1]) if found else None
 
 
 def expected(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
     """Every notebook that the sources below `root` make, and the complaints about those that make none."""
     url, branch = repository(root)
-    book, numbered = root / "book", numbers(root)
+    book = root / "book"
     texts = {file: file.read_text(encoding="utf-8") for file in sorted(book.rglob("*.md"))}
-    sources = {file: numbered.get(f"book/{file.stem}") for file in texts if file.parent == book / "source"}
+    sources = {file: number(file) for file in texts if file.parent == book / "source"}
     labels: dict[str, str] = {}
     for file, text in texts.items():
         labels |= collect(text, sources.get(file))
     works = parse_file(str(file)).entries if (file := book / "references.bib").exists() else {}
 
     made, complaints = {}, []
-    for source, number in sources.items():
-        chapter = Chapter(number, labels, works)
+    for source, numbered in sources.items():
+        chapter = Chapter(numbered, labels, works)
         try:
             made[book / f"{source.stem}.ipynb"] = notebook(texts[source], url, branch, chapter)
         except SourceError as error:

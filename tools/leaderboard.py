@@ -1,0 +1,119 @@
+"""Make the page book/appendices/leaderboard.md from the numbers in flowlib/course/leaderboard.json.
+
+    python tools/leaderboard.py            write the page
+    python tools/leaderboard.py --check    write nothing; exit with 1 if the page is out of step
+
+The numbers come from benchmarks/leaderboard.py, which trains every method again.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "flowlib" / "course" / "leaderboard.json"
+PAGE = ROOT / "book" / "appendices" / "leaderboard.md"
+CHAPTERS = {4: "04-flow-matching", 6: "06-conditional-flow-matching"}
+COLUMNS = {
+    "W2 at 1": "$W_2$, 1 ev.",
+    "W2 at 2": "2",
+    "W2 at 4": "4",
+    "W2 at 8": "8",
+    "W2 at adaptive": "adaptive",
+    "nfe": "evaluations",
+    "nll": "NLL",
+    "npe": "NPE",
+    "field_error": "field error",
+    "seconds": "seconds",
+}
+HEAD = """\
+# Leaderboard
+
+One network, a perceptron with three hidden layers of 64, learns two tasks with every method of chapters 4 to 8:
+fresh batches of 256 points, {steps:,} steps of Adam, seeds {seeds}. Each number is the mean over the seeds, with the
+standard deviation behind ±. Nobody tuned a method on its own.
+
+- $W_2$ is the exact 2-Wasserstein distance between {points:,} samples and as many points of the target, in the plane's
+  units. Both are drawn *balanced* (as many points on each piece of a law), which cuts the noise of the comparison by
+  half; such numbers are lower than those of independent draws and do not compare with published ones. With 1, 2, 4 or
+  8 evaluations the solver is Euler's; *adaptive* is Dormand-Prince at tolerance $10^{{-5}}$, and *evaluations* says
+  how many of the field it took.
+- The **floor** is the $W_2$ between two balanced samples of the target itself: no model can expect to do better.
+- NLL is the mean negative log-likelihood of the target's points, in nats. It exceeds the entropy by
+  $\\mathrm{{KL}}(\\text{{target}} \\,\\|\\, \\text{{model}})$.
+- NPE is the normalized path energy {{cite:p}}`tong2024improving`: by what fraction
+  $\\int \\mathbb{{E}} |v|^2 \\mathrm{{d}}t$ misses $W_2^2(p_0, p_1)$, the cheapest flow's energy.
+- *Field error* is the relative root mean square distance to the exact marginal velocity of the method's path, where
+  that is known.
+- *Seconds* is the time of training, on {machine}.
+
+`python benchmarks/leaderboard.py` trains and measures everything again.
+"""
+
+
+def read() -> dict[str, Any]:
+    """The recorded numbers."""
+    found: dict[str, Any] = json.loads(DATA.read_text(encoding="utf-8"))
+    return found
+
+
+def spread(values: list[float], digits: int) -> str:
+    """`0.283 ± 0.004`: the mean and the standard deviation."""
+    if len(set(values)) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def page(data: dict[str, Any]) -> str:
+    """The page as Markdown."""
+    seeds = data["rows"][0]["seeds"]
+    text = HEAD.format(
+        steps=max(r["steps"] for r in data["rows"]),
+        seeds=", ".join(map(str, seeds[:-1])) + f" and {seeds[-1]}",
+        points=2048,
+        machine=data["machine"],
+    )
+    for task, known in data["tasks"].items():
+        rows = [r for r in data["rows"] if r["task"] == task]
+        columns = [c for c in COLUMNS if c == "seconds" or any(c in r["scores"] for r in rows)]
+        entropy = f" Entropy of the target: {known['entropy']:.4f} nats." if known["entropy"] else ""
+        text += f"\n## {task[0].upper()}{task[1:]}\n\nFloor of $W_2$: {known['floor']:.3f}.{entropy}\n\n"
+        text += f"| Method | Chapter | {' | '.join(COLUMNS[c] for c in columns)} |\n"
+        text += f"|---|---|{'---|' * len(columns)}\n"
+        for r in rows:
+            cells = []
+            for c in columns:
+                digits = {"nfe": 0, "seconds": 0}.get(c, 3)
+                values = r["seconds"] if c == "seconds" else r["scores"].get(c)
+                cells.append(spread(values, digits) if values and any(values) else "")
+            chapter = f"[{r['chapter']}](../{CHAPTERS[r['chapter']]}.ipynb)"
+            text += f"| {r['method']} | {chapter} | {' | '.join(cells)} |\n"
+    return text
+
+
+def write(data: dict[str, Any]) -> None:
+    """Keep the numbers, and make the page of them."""
+    DATA.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    PAGE.write_text(page(data), encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return the exit status."""
+    if arguments == ["--check"]:
+        if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page(read()):
+            return 0
+        print(
+            f"{PAGE.relative_to(ROOT).as_posix()} is out of step: run python tools/leaderboard.py",
+            file=sys.stderr,
+        )
+        return 1
+    PAGE.write_text(page(read()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
