@@ -202,10 +202,10 @@ def evaluate(task: Task, v: Field, *, seed: int = 0, path: AffinePath | None = l
     speeds = torch.stack([v(x, t).square().sum(1).mean() for x, t in zip(states, times, strict=True)])
     energy = float(torch.trapezoid(speeds, times))
     surprise = -log_prob(v, x_1, base=task.source)
-    error = None
-    if isinstance(task.target, GaussianMixture):
-        surprise = surprise + task.target.log_prob(x_1) + task.target.entropy
-    if isinstance(task.target, GaussianMixture) and path is not None:
+    law, error = task.target, None
+    if isinstance(law, GaussianMixture) and law.entropy is not None:
+        surprise = surprise + law.log_prob(x_1) + law.entropy
+    if isinstance(law, GaussianMixture) and path is not None:
         t = torch.rand(POINTS, generator=g).to(x_1)
         x_t = path.sample(x_0, x_1, t)[0]
         truth = task.velocity(path)(x_t, t)

@@ -1,14 +1,16 @@
 """Explorables: figures that the reader operates in the page, with no kernel, no network and no widget manager.
 
 An `Explorable` displays as one piece of HTML: a still picture (for print and where scripts do not run), native
-controls, a line of text that says what the numbers are, a caption, and one module script made of `js/numerics.js`,
-`js/engine.js` and a scene from `js/scenes/`. Equal inputs give equal HTML, so executed books can be reproduced.
+controls, a line of text that says what the numbers are, a caption, and one module script made of `js/engine.js`, a
+scene from `js/scenes/` and what that imports from `js/`. Equal inputs give equal HTML, so executed books can be
+reproduced.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +20,12 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowlib.figures.palette import css
+from flowlib.figures.palette import LIGHT, css
 from flowlib.solvers import Tableau
 
 
@@ -74,10 +77,10 @@ class Explorable:
 
 @cache
 def script(scene: str) -> str:
-    """The module of one scene: what it imports, the engine and itself in one piece, compacted."""
+    """The module of one scene: the engine, the parts that it imports and itself in one piece, compacted."""
     sources = files("flowlib.figures") / "js"
     text = (sources / "scenes" / f"{scene}.js").read_text(encoding="utf-8")
-    for name in ("engine", "numerics"):  # in reverse, for each is put before the rest
+    for name in ("engine", "drawing", "affine", "numerics"):  # in reverse, for each is put before the rest
         if name == "engine" or f'"../{name}.js"' in text:
             text = (sources / f"{name}.js").read_text(encoding="utf-8") + text
     text = re.sub(r"^import .*$|^export (?=\w)", "", text, flags=re.MULTILINE)
@@ -92,7 +95,9 @@ TOKEN = re.compile(
 
 
 def compact(source: str) -> str:
-    """JavaScript without comments and idle spaces. It must hold no regular expressions and no text with ' //'."""
+    """JavaScript without comments and idle spaces. It must hold no regular expressions, no template
+    within a template and no text with ' //'.
+    """
 
     def shorter(token: re.Match[str]) -> str:
         return token["string"] or token["open"] or token["close"] or token["sign"] or "\n"
@@ -227,3 +232,20 @@ def dots(points: Tensor) -> str:
 def stroke(role: str, width: float, path: str, more: str = "") -> str:
     """An SVG path in a role's color."""
     return f'<path stroke="var(--flow-{role})" stroke-width="{width:g}" d="{path}"{more}/>'
+
+
+def haze(log: Tensor, box: str, color: str = LIGHT["muted"]) -> str:
+    """A density as an image, from clear to dim at its peak.
+
+    Args:
+        log: its logarithm on a grid (rows, columns), from the top left.
+        box: where the image lies, as the attributes x, y, width and height.
+        color: as "#rrggbb".
+    """
+    alpha = (150 * (log - log.max()).exp()).round().to(torch.uint8).numpy()
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.uint8)
+    pixels = np.dstack([np.broadcast_to(rgb, (*alpha.shape, 3)), alpha])
+    buffer = io.BytesIO()
+    plt.imsave(buffer, pixels, format="png", metadata={"Software": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<image href="data:image/png;base64,{data}" {box} preserveAspectRatio="none"/>'

@@ -175,7 +175,7 @@ def test_who_asked_for_less_motion_gets_steps(visit: Visitor) -> None:
 
 def test_points_are_drawn_by_mouse_and_keyboard(explorable: Figure) -> None:
     paper = explorable.figure.locator('canvas[role="application"]')
-    if paper.count() == 0:
+    if explorable.figure.locator(".flow-clear").count() == 0:
         pytest.skip("nothing to draw on")
     paper.scroll_into_view_if_needed()
     count = lambda: explorable.state()["count"]  # noqa: E731
@@ -194,6 +194,126 @@ def test_points_are_drawn_by_mouse_and_keyboard(explorable: Figure) -> None:
     assert count() == before
 
 
+def test_the_start_is_dragged_by_mouse_and_keyboard(explorable: Figure) -> None:
+    scene, spec = explorable.spec()
+    if scene != "solver":
+        pytest.skip("no start in the plane to drag")
+    paper = explorable.figure.locator('canvas[role="application"]')
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    assert box is not None
+    unit = min(box["width"], box["height"]) / (2 * spec["window"])
+    opening = explorable.state()["starts"]
+    X, Y = (
+        box["x"] + box["width"] / 2 + unit * opening[0],
+        box["y"] + box["height"] / 2 - unit * opening[1],
+    )
+    mouse = explorable.page.mouse
+    mouse.move(X, Y)
+    mouse.down()
+    mouse.move(X - 40, Y - 30, steps=5)
+    mouse.up()
+    dragged = explorable.state()["starts"]
+    assert dragged == pytest.approx([opening[0] - 40 / unit, opening[1] + 30 / unit], abs=0.011)
+    mouse.move(X, Y)  # let go
+    assert explorable.state()["starts"] == dragged
+    paper.focus()
+    explorable.page.keyboard.press("ArrowDown")
+    assert explorable.state()["starts"] == pytest.approx([dragged[0], dragged[1] - 0.1])
+    explorable.page.wait_for_timeout(100)
+    assert "error at t = 1" in explorable.said()
+    explorable.figure.locator(".flow-reset").click()
+    assert explorable.state()["starts"] == opening
+
+
+def test_a_finger_scrolls_the_page_unless_it_holds_the_start(visit: Visitor) -> None:
+    found = [
+        (path, name)
+        for path, name in FOUND
+        if re.search(rf'mount\("{name}",\s*solver\b', (BUILT / path).read_text(encoding="utf-8"))
+    ]
+    if not found:
+        pytest.skip("no start in the plane to drag")
+    path, name = found[0]
+    page = visit(path, width=390).page
+    figure = Figure(page, name)
+    paper = figure.figure.locator('canvas[role="application"]')
+    paper.evaluate("c => c.scrollIntoView({ block: 'center', behavior: 'instant' })")
+    _, spec = figure.spec()
+    touch = page.context.new_cdp_session(page)
+    for held in (True, False):
+        figure.figure.locator(".flow-reset").evaluate("button => button.click()")
+        page.wait_for_timeout(100)
+        opening, before = figure.state()["starts"], page.evaluate("scrollY")
+        box = paper.bounding_box()
+        assert box is not None
+        unit = min(box["width"], box["height"]) / (2 * spec["window"])
+        X, Y = (
+            box["x"] + box["width"] / 2 + unit * opening[0],
+            box["y"] + box["height"] / 2 - unit * opening[1],
+        )
+        if not held:
+            X, Y = X + (80 if opening[0] < 0 else -80), Y + 40
+        for i in range(9):
+            at = {"touchPoints": [{"x": X, "y": Y - 10 * i}]}
+            touch.send("Input.dispatchTouchEvent", {"type": "touchMove" if i else "touchStart", **at})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.wait_for_timeout(200)
+        assert (figure.state()["starts"] != opening) == held
+        assert (page.evaluate("scrollY") != before) != held
+
+
+def test_the_point_of_an_average_is_moved_and_rides(explorable: Figure) -> None:
+    scene, spec = explorable.spec()
+    if scene != "averaging":
+        pytest.skip("no point in space-time")
+    paper = explorable.figure.locator('canvas[role="application"]')
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    assert box is not None
+    opening = explorable.ask("flow.positions()")
+    mouse = explorable.page.mouse
+    mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
+    mouse.down()
+    mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 3, steps=5)
+    mouse.up()
+    t, x = explorable.ask("flow.positions()")
+    assert 0.4 < t < 0.6 and [t, x] != opening
+    assert explorable.state()["x"] == x  # the sliders follow
+    paper.focus()
+    explorable.page.keyboard.press("ArrowLeft")
+    explorable.page.keyboard.press("ArrowDown")
+    t, x = (t - 0.02, x - 0.1)
+    assert explorable.ask("flow.positions()") == pytest.approx([t, x])
+    weights = explorable.state()["weights"]
+    assert sum(weights) == pytest.approx(1) and len(weights) == len(spec["data"])
+    explorable.ask("flow.set('t', 0)")  # along the trajectory, and back
+    start = explorable.state()["x"]
+    assert start == pytest.approx(explorable.state()["marginal"][0][1])
+    explorable.ask(f"flow.set('t', {t})")
+    assert explorable.state()["x"] == pytest.approx(x, abs=1e-9)
+
+
+def test_the_ends_of_all_paths_are_the_same(explorable: Figure) -> None:
+    scene, spec = explorable.spec()
+    if scene != "paths":
+        pytest.skip("one path")
+    seen = []
+    for path in spec["paths"]:
+        if len(spec["paths"]) > 1:
+            explorable.ask(f"flow.set('path', {json.dumps(path)})")
+        for c in (0, 1):
+            explorable.ask(f"flow.set('c', {c})")
+            seen.append([])
+            for t in (0, 0.5, 1):
+                explorable.ask(f"flow.set('t', {t})")
+                seen[-1].append(explorable.ask("flow.positions()"))
+    starts, middles, ends = (np.array(at) for at in zip(*seen, strict=True))
+    np.testing.assert_allclose(starts, starts[:1].repeat(len(seen), 0), atol=1e-12)
+    np.testing.assert_allclose(ends, ends[:1].repeat(len(seen), 0), atol=2e-3)
+    assert (np.abs(np.diff(middles, axis=0)).max(1) > 0.1).all()
+
+
 def field(described: dict[str, Any]) -> Field:
     """The flowlib field that a spec describes."""
     kind, rest = described["kind"], {key: value for key, value in described.items() if key != "kind"}
@@ -209,8 +329,8 @@ def field(described: dict[str, Any]) -> Field:
 
 def test_what_it_shows_is_what_flowlib_computes(explorable: Figure) -> None:
     scene, spec = explorable.spec()
-    if scene != "flow":
-        pytest.skip(f"the scene {scene} is held against flowlib in tests/test_explorable.py")
+    if scene not in ("flow", "solver"):
+        pytest.skip(f"the scene {scene} is held against flowlib in tests of its own")
     for name, described in spec["fields"].items():
         for method in spec["methods"]:
             for control, value in (("field", name), ("method", method)):

@@ -143,9 +143,9 @@ export function mount(hash, scene, spec) {
       }));
     };
     // Text with a halo of the page's color, legible on whatever lies below.
-    panel.text = (text, X, Y, align = "center", italic = false) => {
-      const { pen } = panel, { page, muted, ink } = engine.colors;
-      Object.assign(pen, { textAlign: align, textBaseline: "middle", globalAlpha: 1, lineWidth: 4, lineJoin: "round", strokeStyle: page, fillStyle: italic ? ink : muted });
+    panel.text = (text, X, Y, align = "center", italic, role = italic ? "ink" : "muted") => {
+      const { pen } = panel, { colors } = engine;
+      Object.assign(pen, { textAlign: align, textBaseline: "middle", globalAlpha: 1, lineWidth: 4, lineJoin: "round", strokeStyle: colors.page, fillStyle: colors[role] });
       pen.font = italic ? "italic 17px KaTeX_Math, 'Times New Roman', serif" : "12px system-ui, sans-serif";
       pen.setLineDash([]);
       pen.strokeText(minus(text), X, Y);

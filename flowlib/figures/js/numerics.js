@@ -35,19 +35,21 @@ function vortex({ strength, radius, start, end }) {
   };
 }
 
-// Walks over points x at time t on the linear path from N(0, I) to the mixture sum_k w_k N(mu_k, S_k) and calls
-// write(i, v, score, log p) for each. With C = t^2 S_k + (1 - t)^2 I and posterior weights r_k,
-//     v = sum_k r_k [mu_k + (t S_k - (1 - t) I) C^-1 (x - t mu_k)],   score = -sum_k r_k C^-1 (x - t mu_k).
-function posterior({ weights, means, covariances }, x, t, write) {
+// Walks over points x at time t on an affine path from N(0, I) to the mixture sum_k w_k N(mu_k, S_k) and calls
+// write(i, v, score, log p) for each. `at` gives alpha, sigma and their derivatives at t, of the linear path if left out.
+// With C = alpha^2 S_k + sigma^2 I, z = x - alpha mu_k and posterior weights r_k,
+//     v = sum_k r_k [alpha' mu_k + (alpha alpha' S_k + sigma sigma' I) C^-1 z],   score = -sum_k r_k C^-1 z.
+function posterior({ weights, means, covariances, at = (t) => [t, 1 - t, 1, -1] }, x, t, write) {
+  const [alpha, sigma, rise, fall] = at(t), grow = alpha * rise, shrink = sigma * fall;
   const parts = weights.map((w, k) => {
-    const [[a, b], [, d]] = covariances[k], [m, n] = means[k], s = (1 - t) ** 2;
-    const A = t * t * a + s, B = t * t * b, D = t * t * d + s, det = A * D - B * B;
-    return { a, b, d, m, n, A: D / det, B: -B / det, D: A / det, top: Math.log(w / (2 * Math.PI)) - Math.log(det) / 2, p: 0, q: 0, r: 0 };
+    const [[a, b], [, d]] = covariances[k], [m, n] = means[k];
+    const l = alpha * alpha, s = sigma * sigma, A = l * a + s, B = l * b, D = l * d + s, det = A * D - B * B;
+    return { a, b, d, m, n, A: D / det, B: -B / det, D: A / det, top: Math.log(w / (2 * Math.PI * Math.sqrt(det))), p: 0, q: 0, r: 0 };
   });
   for (let i = 0; i < x.length; i += 2) {
     let top = -Infinity, sum = 0, v = 0, u = 0, f = 0, g = 0;
     for (const k of parts) {
-      const y = x[i] - t * k.m, z = x[i + 1] - t * k.n;
+      const y = x[i] - alpha * k.m, z = x[i + 1] - alpha * k.n;
       k.p = k.A * y + k.B * z;
       k.q = k.B * y + k.D * z;
       k.r = k.top - (y * k.p + z * k.q) / 2;
@@ -57,8 +59,8 @@ function posterior({ weights, means, covariances }, x, t, write) {
     for (const { a, b, d, m, n, p, q, r } of parts) {
       f -= r * p;
       g -= r * q;
-      v += r * (m + t * (a * p + b * q) - (1 - t) * p);
-      u += r * (n + t * (b * p + d * q) - (1 - t) * q);
+      v += r * (rise * m + grow * (a * p + b * q) + shrink * p);
+      u += r * (rise * n + grow * (b * p + d * q) + shrink * q);
     }
     write(i, v / sum, u / sum, f / sum, g / sum, top + Math.log(sum));
   }

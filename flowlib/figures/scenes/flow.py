@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +25,7 @@ from flowlib.figures.explorable import (
     boxes_control,
     dots,
     encode16,
+    haze,
     legend_entries,
     panel,
     polylines,
@@ -39,7 +36,6 @@ from flowlib.figures.explorable import (
     stroke,
     table,
 )
-from flowlib.figures.palette import LIGHT
 from flowlib.paths import linear
 from flowlib.solvers import EULER, MIDPOINT, RK4, Tableau, odeint
 
@@ -285,11 +281,4 @@ def _shading(law: GaussianMixture, window: float) -> str:
     w, h = 1.6 * window, window
     across, down = torch.linspace(-w, w, 80).double(), torch.linspace(h, -h, 50).double()
     log = law.log_prob(torch.cartesian_prod(down, across).flip(1).to(law.means)).reshape(50, 80)
-    alpha = (150 * (log - log.max()).exp()).round().to(torch.uint8).numpy()
-    rgb = np.array([int(LIGHT["muted"][i : i + 2], 16) for i in (1, 3, 5)], dtype=np.uint8)
-    pixels = np.dstack([np.broadcast_to(rgb, (50, 80, 3)), alpha])
-    buffer = io.BytesIO()
-    plt.imsave(buffer, pixels, format="png", metadata={"Software": None})
-    data = base64.b64encode(buffer.getvalue()).decode()
-    box = f'x="{-100 * w:g}" y="{-100 * h:g}" width="{200 * w:g}" height="{200 * h:g}"'
-    return f'<image href="data:image/png;base64,{data}" {box} preserveAspectRatio="none"/>'
+    return haze(log, f'x="{-100 * w:g}" y="{-100 * h:g}" width="{200 * w:g}" height="{200 * h:g}"')

@@ -1,6 +1,7 @@
 // A flow in the plane: the grid and the points that it carries, their trajectories, the arrows of the field, the density.
 
 import { advance, between, decode16, fields, logDensity, odeint } from "../numerics.js";
+import { haze, hue, rgb } from "../drawing.js";
 import { fixed, scientific } from "../engine.js";
 
 export function flow(spec, engine) {
@@ -81,13 +82,6 @@ export function flow(spec, engine) {
     return 0.5 / (all[Math.floor(0.9 * all.length)] || 1);
   });
 
-  // From the color of x_0 over that of the path to that of x_1
-  const hue = (t) => {
-    const [from, to] = t < 0.5 ? [colors.source, colors.path] : [colors.path, colors.data], s = (2 * t) % 1 || +(t === 1);
-    const part = (color, i) => parseInt(color.slice(2 * i + 1, 2 * i + 3), 16);
-    return `rgb(${[0, 1, 2].map((i) => part(from, i) + s * (part(to, i) - part(from, i)))})`;
-  };
-
   // Who is at (x, y) at time t: Newton's method on the solver's own map, from where the closely followed flow came from.
   const origin = (x, y, t) => {
     if (t === 0) return [x, y];
@@ -163,21 +157,9 @@ export function flow(spec, engine) {
   // Drawing, from back to front
 
   function shade(panel, t) {
-    const m = 80, n = Math.round((m * panel.height) / panel.width), x = new Float64Array(2 * m * n);
-    const { left: from, top, right: to, bottom } = panel;
-    for (let i = 0; i < m * n; i++) {
-      x[2 * i] = from + (((i % m) + 0.5) / m) * (to - from);
-      x[2 * i + 1] = top + ((Math.floor(i / m) + 0.5) / n) * (bottom - top);
-    }
-    const log = logDensity(described(), x, t), peak = log.reduce((a, b) => Math.max(a, b));
-    const small = remember("shade", n, () => Object.assign(document.createElement("canvas"), { width: m, height: n }));
-    const pen = small.getContext("2d"), image = pen.createImageData(m, n), color = new Uint32Array(image.data.buffer);
-    const [r, g, b] = [1, 3, 5].map((i) => parseInt(colors.muted.slice(i, i + 2), 16));
-    color.fill((b << 16) | (g << 8) | r);
-    log.forEach((l, i) => (image.data[4 * i + 3] = 150 * Math.exp(l - peak)));
-    pen.putImageData(image, 0, 0);
+    const n = Math.round((80 * panel.height) / panel.width), small = remember("shade", n, () => new OffscreenCanvas(80, n));
     panel.pen.globalAlpha = 1;
-    panel.pen.drawImage(small, 0, 0, panel.width, panel.height);
+    panel.pen.drawImage(haze(small, panel, rgb(colors.muted), (x) => logDensity(described(), x, t)), 0, 0, panel.width, panel.height);
   }
 
   function polyline(pen, panel, states, i, from, to, N = states.length - 1) {
@@ -256,7 +238,7 @@ export function flow(spec, engine) {
       }
       const radius = alone ? 5 : 2.4;
       if (alone) left.ink(colors.page, 0, 1, (pen) => each((i) => dot(pen, left.X(now[i]), left.Y(now[i + 1]), radius + 1.5)));
-      left.ink(hue(t), 0, alone ? 1 : 0.85, (pen) => each((i) => dot(pen, left.X(now[i]), left.Y(now[i + 1]), radius)));
+      left.ink(`rgb(${hue(colors, t)})`, 0, alone ? 1 : 0.85, (pen) => each((i) => dot(pen, left.X(now[i]), left.Y(now[i + 1]), radius)));
     }
     panels.forEach(axes);
     if (cursor) {
