@@ -14,7 +14,13 @@ from flowlib.data import GaussianMixture
 from flowlib.fields import Linear, TravelingVortex, rotation, saddle, shear, spiral
 from flowlib.figures import explorable
 from flowlib.figures.explorable import compact, encode16
-from flowlib.figures.scenes import flow_explorer, frames_explorable, spacetime_explorer
+from flowlib.figures.scenes import (
+    averaging_explorer,
+    flow_explorer,
+    frames_explorable,
+    paths_explorer,
+    spacetime_explorer,
+)
 from flowlib.figures.scenes.flow import described_field
 from flowlib.figures.scenes.spacetime import SCALARS
 from flowlib.figures.svg import show
@@ -213,7 +219,10 @@ def test_compaction_changes_no_meaning():
         assert context.eval(f"{short}; JSON.stringify(f(3, 2))") == '[5,5,"x 5 , y","a  ;  b"]'
 
 
-@pytest.mark.parametrize(("scene", "limit"), [("flow", 20_000), ("spacetime", 12_000), ("frames", 7_500)])
+@pytest.mark.parametrize(
+    ("scene", "limit"),
+    [("flow", 20_000), ("spacetime", 12_000), ("frames", 7_500), ("averaging", 15_500), ("paths", 16_500)],
+)
 def test_scripts_are_small_and_parse(scene, limit):
     script = explorable.script(scene)
     assert len(script.encode()) < limit
@@ -248,6 +257,8 @@ EXPLORABLES = {
     "swirl": lambda: explorer(fields={"To three": FIELDS["mixture"]}, extra="swirl", methods=(RK4,)),
     "spacetime": spacetime_explorer,
     "frames": frames,
+    "averaging": lambda: averaging_explorer([-1.0, 0.5, 2.0]),
+    "paths": paths_explorer,
 }
 
 

@@ -5,7 +5,7 @@ import { affine } from "../affine.js";
 import { haze, rgb } from "../drawing.js";
 import { fixed } from "../engine.js";
 
-const END = 0.995, WIDE = 1.17; // where trajectories stop, since the field is singular at t = 1; what of t is seen
+const END = 0.995, WIDE = 1.17; // where trajectories stop, for the field is singular at t = 1; how much of t is seen
 
 // What x_t = x says at time t. With z_i = (x - alpha y_i) / sigma, datum y_i has the posterior weight w_i ~ exp(-z_i^2 / 2)
 // and the conditional velocity u_i = alpha' y_i + sigma' z_i; `spread` is their standard deviation, `log` is log p_t(x).
@@ -138,7 +138,7 @@ export function averaging(spec, engine) {
     }));
 
   function draw() {
-    panel.frame(0, WIDE, -reach, reach, 34);
+    panel.frame(0, Math.max(WIDE, 1 + 75 / panel.width), -reach, reach, 34);
     const { t, x } = values, { muted, ink, path, truth, source, page } = colors, { X, Y, pen, width, height } = panel;
     const known = here(), { noise, weights, velocities, mean } = known;
     const order = data.map((_, i) => i).sort((i, j) => weights[i] - weights[j]); // the heaviest in front
@@ -175,7 +175,7 @@ export function averaging(spec, engine) {
       const w = weights[i];
       if (values["conditional paths"] && Math.abs(noise[i]) < reach) {
         dot(page, 0, 1, 0, noise[i], 4 + 3 * Math.sqrt(w));
-        dot(source, 2, 0.35 + 0.65 * w, 0, noise[i], 2.5 + 3 * Math.sqrt(w));
+        dot(source, 2, 0.5 + 0.5 * w, 0, noise[i], 2.5 + 3 * Math.sqrt(w));
       }
       panel.ink(colors.data, 0, 0.25, (pen) => pen.rect(X(1) + 12, Y(data[i]) - 0.5, room, 1));
       panel.ink(colors.data, 0, 1, (pen) => pen.rect(X(1) + 12, Y(data[i]) - 4, room * w, 8));
