@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import jvp
 
 # Any callable v(x, t, **cond) with x (B, *D) and t a scalar or (B,); its values are shaped and typed like x.
 Field = Callable[..., Tensor]
@@ -30,7 +30,7 @@ def expand_time(t: Tensor | float, x: Tensor) -> Tensor:
     t = torch.as_tensor(t, dtype=torch.promote_types(torch.float32, x.dtype), device=x.device)
     if t.ndim == 0:
         return t
-    if t.ndim != 1 or len(t) != len(x):
+    if t.shape != x.shape[:1]:
         raise ValueError(
             f"t must be a scalar or one time for each of the {len(x)} points, got shape {tuple(t.shape)}"
         )
@@ -127,13 +127,94 @@ class TravelingVortex:
         return speed[:, None] * torch.stack([-offset[:, 1], offset[:, 0]], dim=1)
 
 
-def divergence(v: Field, x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
-    """The divergence of the field, exactly: div v = sum_i dv_i / dx_i, one forward-mode derivative per dimension.
+def pullback(
+    v: Field, x: Tensor, t: Tensor | float, **cond: object
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The velocity at x, and the map e -> J^T e with J = dv/dx there: what backward differentiation gives at one pass.
+
+    Both can be differentiated further if gradients are enabled and x, a parameter of v or a condition asks for one;
+    otherwise no graph is kept.
 
     Args:
         v: a field whose value at a point depends on that point alone (no batch statistics).
         x: points (B, *D).
         t: a scalar or (B,).
+        **cond: passed on to the field.
+
+    Returns:
+        v(x, t), like x; and the map, which takes e like x, or several at once (n, B, *D), to J^T e of that shape.
+
+    Raises:
+        RuntimeError: in inference mode, which forbids derivatives.
+
+    >>> velocity, pull = pullback(shear(), torch.tensor([[0.0, 3.0]]), 0.0)
+    >>> velocity, pull(torch.tensor([[1.0, 0.0]]))
+    (tensor([[3., 0.]]), tensor([[0., 1.]]))
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("derivatives of a field are not to be had in inference mode: use torch.no_grad()")
+    enabled = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # a view, so that what else was computed from x, such as a condition, counts as a constant here
+        y = x.view_as(x) if enabled and x.requires_grad else x.detach().requires_grad_()
+        velocity = v(y, t, **cond)
+    wanted = enabled and (x.requires_grad or _asks_for_more(velocity, y))
+
+    def pull(e: Tensor) -> Tensor:
+        if not velocity.requires_grad:
+            return torch.zeros_like(e)
+        (back,) = torch.autograd.grad(
+            velocity,
+            y,
+            e,
+            retain_graph=True,
+            create_graph=wanted,
+            allow_unused=True,
+            is_grads_batched=e.ndim > x.ndim,
+        )
+        return torch.zeros_like(e) if back is None else back
+
+    return velocity if wanted else velocity.detach(), pull
+
+
+def _asks_for_more(value: Tensor, leaf: Tensor) -> bool:
+    """Whether value depends on a tensor that wants a gradient, other than the leaf."""
+    waiting, seen = [value.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", leaf) is not leaf:
+            return True
+        waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+def velocity_and_divergence(v: Field, x: Tensor, t: Tensor | float, **cond: object) -> tuple[Tensor, Tensor]:
+    """v(x, t), like x (B, *D), and div v, (B,), from one pass of the field forward and d back: see `divergence`."""
+    velocity, pull = pullback(v, x, t, **cond)
+    d = x.shape[1:].numel()
+    # Several rows of the Jacobian at once save time while they stay in the cache.
+    together = max(1, 4096 // max(1, len(x)))
+    total = x.new_zeros(len(x))
+    for i in range(0, d, together):
+        n = min(together, d - i)
+        e = x.new_zeros(n, d)
+        e.diagonal(i).fill_(1)  # e_i, ..., e_{i + n - 1}
+        rows = pull(e.reshape(n, 1, *x.shape[1:]).expand(n, *x.shape)).flatten(2)
+        total = total + rows[:, :, i : i + n].diagonal(dim1=0, dim2=2).sum(1)
+    return velocity, total
+
+
+def divergence(v: Field, x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
+    """The divergence of the field, exactly: div v = sum_i dv_i / dx_i, one backward pass for each dimension.
+
+    Args:
+        v: a field whose value at a point depends on that point alone (no batch statistics).
+        x: points (B, *D).
+        t: a scalar or (B,).
+        **cond: passed on to the field.
 
     Returns:
         (B,), in units of 1 / time.
@@ -141,13 +222,7 @@ def divergence(v: Field, x: Tensor, t: Tensor | float, **cond: object) -> Tensor
     >>> divergence(spiral(rate=-0.5), torch.zeros(1, 2), 0.0)
     tensor([-1.])
     """
-    shape, d = x.shape[1:], x[0].numel()
-
-    def diagonal(e: Tensor) -> Tensor:  # e_i . (J e_i), for every point at once
-        column: Tensor = jvp(lambda y: v(y, t, **cond), (x,), (e.expand_as(x),))[1]
-        return (column * e).flatten(1).sum(1)
-
-    return vmap(diagonal)(torch.eye(d, dtype=x.dtype, device=x.device).reshape(d, *shape)).sum(0)
+    return velocity_and_divergence(v, x, t, **cond)[1]
 
 
 def continuity_residual(

@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import silu
 
 from flowlib.fields import expand_time
 
@@ -96,9 +97,8 @@ class VelocityMLP(nn.Module):
             )
         self.dimension, self.classes = dimension, classes
         widths = [dimension + 1] + depth * [width] + [dimension]
-        first, *others = [_Linear(a, b, generator) for a, b in itertools.pairwise(widths)]
-        self.first = first
-        self.rest = nn.Sequential(*[layer for other in others for layer in (nn.SiLU(), other)])
+        self.first, *others = [_Linear(a, b, generator) for a, b in itertools.pairwise(widths)]
+        self.rest = nn.ModuleList(others)
         self.label: nn.Embedding | None = None
         if classes:
             rows = torch.randn(classes + 1, width, generator=generator)
@@ -118,7 +118,9 @@ class VelocityMLP(nn.Module):
             h = h + self.label(self._known(labels, x))
         elif labels is not None:
             raise ValueError("this network has no classes, so it takes no labels")
-        return self.rest(h)
+        for layer in self.rest:
+            h = layer(silu(h))
+        return h
 
     def _known(self, labels: Tensor | None, x: Tensor) -> Tensor:
         if labels is None:

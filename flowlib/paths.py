@@ -53,14 +53,28 @@ class AffinePath:
             raise TypeError(
                 f"x_0 and x_1 must have one floating-point dtype, got {x_0.dtype} and {x_1.dtype}"
             )
-        alpha, sigma, alpha_dot, sigma_dot = self.coefficients(t, x_1)
-        a, b = x_0.to(alpha.dtype), x_1.to(alpha.dtype)  # half-precision ends are combined in float32
-        return (alpha * b + sigma * a).to(x_1.dtype), (alpha_dot * b + sigma_dot * a).to(x_1.dtype)
+        t = expand_time(t, x_1)
+        if t.dtype == x_1.dtype:
+            return self._pair(x_0, x_1, t)
+        x_t, u_t = self._pair(x_0.to(t.dtype), x_1.to(t.dtype), t)  # half precision is combined in float32
+        return x_t.to(x_1.dtype), u_t.to(x_1.dtype)
 
     def coefficients(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """alpha, sigma, alpha' and sigma' at times t, a scalar or (B,), made to broadcast against x (B, *D)."""
         t = expand_time(t, x)
         return self.alpha(t), self.sigma(t), self.alpha_dot(t), self.sigma_dot(t)
+
+    def _pair(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        x_t = self.alpha(t) * x_1 + self.sigma(t) * x_0
+        u_t = self.alpha_dot(t) * x_1 + self.sigma_dot(t) * x_0
+        return x_t, u_t
+
+
+class _Linear(AffinePath):
+    """The straight path: the same pair in two passes over the points, where the general formula makes six."""
+
+    def _pair(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.lerp(x_0, x_1, t), x_1 - x_0
 
 
 def conical(sigma_min: float = 1e-4) -> AffinePath:
@@ -129,7 +143,9 @@ def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> Affine
     )
 
 
-linear = AffinePath("linear", lambda t: t, lambda t: 1 - t, torch.ones_like, lambda t: -torch.ones_like(t))
+linear: AffinePath = _Linear(
+    "linear", lambda t: t, lambda t: 1 - t, torch.ones_like, lambda t: -torch.ones_like(t)
+)
 
 _turn = math.pi / 2
 cosine = AffinePath(  # alpha^2 + sigma^2 = 1: for x_0 and x_1 of unit variance, so is that of x_t

@@ -328,7 +328,8 @@ def _first_length(
     if not math.isfinite(bend):
         return h
     fastest = max(speed, bend)
-    length = (0.01 / fastest) ** (1 / order) if fastest > 1e-15 else max(1e-6, 1e-3 * probe)
+    # where nothing moves yet, 1e-6 would be less than float32 times near 1 resolve
+    length = (0.01 / fastest) ** (1 / order) if fastest > 1e-15 else 100 * probe
     return math.copysign(min(100 * probe, length), t1 - t0)
 
 

@@ -63,7 +63,14 @@ def test_conical_without_a_minimum_is_linear():
         points(6, 2, seed=1),
         torch.rand(6, generator=torch.Generator().manual_seed(2)),
     )
-    torch.testing.assert_close(conical(0).sample(x_0, x_1, t), linear.sample(x_0, x_1, t), rtol=0, atol=0)
+    torch.testing.assert_close(conical(0).sample(x_0, x_1, t), linear.sample(x_0, x_1, t), rtol=0, atol=1e-15)
+
+
+def test_linears_short_form_is_the_general_one():
+    x_0, x_1 = points(500, 3), points(500, 3, seed=1)
+    for t in (0.0, 0.3, 1.0, torch.rand(500, generator=torch.Generator().manual_seed(2))):
+        general = AffinePath.sample(AffinePath(**vars(linear)), x_0, x_1, t)
+        torch.testing.assert_close(linear.sample(x_0, x_1, t), general, rtol=0, atol=2e-15)
 
 
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4))
