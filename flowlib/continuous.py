@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -164,7 +165,7 @@ def log_prob(
         TypeError: points in half precision.
         ValueError: noise that is not like x_1, or a base law whose log_prob is not (B,).
 
-    Source: Chen et al. (2018), section 4; Grathwohl et al. (2019), equations 4 and 7.
+    Source: Chen et al. (2018), section 4; Grathwohl et al. (2019), section 3.1.
 
     >>> widen = lambda x, t: x / 2
     >>> x_1 = torch.zeros(1, 2)  # N(0, e I) has density 1 / (2 pi e) there
@@ -174,19 +175,9 @@ def log_prob(
     if times is not None:
         times = torch.as_tensor(times, dtype=torch.float64).flip(0)
         t0, t1 = float(times[-1]), float(times[0])
+    grid: dict[str, Any] = {"steps": steps, "times": times, "rtol": rtol, "atol": atol}
     x_0, log_det = flow_with_log_det(
-        v,
-        x_1,
-        noise=noise,
-        t0=t1,
-        t1=t0,
-        method=method,
-        solve=solve,
-        steps=steps,
-        times=times,
-        rtol=rtol,
-        atol=atol,
-        **cond,
+        v, x_1, noise=noise, t0=t1, t1=t0, method=method, solve=solve, **grid, **cond
     )
     if base is None:
         log_p_0 = -(x_0.square() + math.log(2 * math.pi)).flatten(1).sum(1) / 2
@@ -206,8 +197,7 @@ def nll_loss(v: Field, x_1: Tensor, **options: Any) -> Tensor:
     Up to the entropy of the data, which no parameter changes, it is KL(data || model).
 
     Args:
-        v: the field to train.
-        x_1: data (B, *D).
+        v, x_1: the field to train, and data (B, *D).
         **options: those of `log_prob`, such as noise=rademacher(x_1, generator).
 
     Raises:
@@ -275,8 +265,7 @@ def odeint_adjoint(
     forward = {"t0": t0, "t1": t1, "steps": steps, "times": times}
     backward = {"t0": t1, "t1": t0, "steps": steps, "times": None if times is None else times.flip(0)}
     options = {"method": method, "rtol": rtol, "atol": atol}
-    field: Field = lambda x, t: v(x, t, **cond)  # noqa: E731
-    return _Adjoint.apply(field, forward | options, backward | options, x, *wanted)
+    return _Adjoint.apply(partial(v, **cond), forward | options, backward | options, x, *wanted)
 
 
 class _Adjoint(torch.autograd.Function):
@@ -299,10 +288,9 @@ class _Adjoint(torch.autograd.Function):
             with torch.enable_grad():
                 at = at.detach().requires_grad_()
                 velocity = ctx.v(at, t)
-            wanted = (at, *theta)
-            pulled = tuple(torch.zeros_like(p) for p in wanted)
+            pulled = tuple(torch.zeros_like(p) for p in (at, *theta))
             if velocity.requires_grad:
-                pulled = torch.autograd.grad(velocity, wanted, a, materialize_grads=True)
+                pulled = torch.autograd.grad(velocity, (at, *theta), a, materialize_grads=True)
             return torch.cat([velocity.flatten(), *[-p.flatten().to(a.dtype) for p in pulled]])[None]
 
         state = torch.cat([x_1.flatten(), (a / scale).flatten(), x_1.new_zeros(sum(sizes[2:]))])

@@ -195,14 +195,16 @@ def velocity_and_divergence(v: Field, x: Tensor, t: Tensor | float, **cond: obje
     """v(x, t), like x (B, *D), and div v, (B,), from one pass of the field forward and d back: see `divergence`."""
     velocity, pull = pullback(v, x, t, **cond)
     d = x.shape[1:].numel()
-    # Several rows of the Jacobian at once save time while they stay in the cache.
-    together = max(1, 4096 // max(1, len(x)))
+    # Several rows of the Jacobian at once save time as long as they stay in the cache, or on a GPU keep it busy.
+    together = min(d, (65536 if x.is_cuda else 4096) // max(1, len(x)))
+    together = together if together >= 8 else 1
     total = x.new_zeros(len(x))
     for i in range(0, d, together):
         n = min(together, d - i)
         e = x.new_zeros(n, d)
         e.diagonal(i).fill_(1)  # e_i, ..., e_{i + n - 1}
-        rows = pull(e.reshape(n, 1, *x.shape[1:]).expand(n, *x.shape)).flatten(2)
+        e = e.reshape(n, 1, *x.shape[1:]).expand(n, *x.shape)
+        rows = pull(e if n > 1 else e[0]).reshape(n, len(x), d)
         total = total + rows[:, :, i : i + n].diagonal(dim1=0, dim2=2).sum(1)
     return velocity, total
 

@@ -65,18 +65,17 @@ def counted(v):
 # Divergence
 
 
-@pytest.mark.parametrize("points", [1, 700, 1500, 5000])
-def test_the_divergence_is_the_trace_of_the_jacobian_however_many_rows_are_taken_at_once(points):
-    x, t = cloud(points, 5), torch.linspace(0, 1, points, dtype=torch.float64)
-    A = cloud(5, 5, seed=1)
+@pytest.mark.parametrize(("points", "d"), [(1, 5), (1, 11), (300, 30), (500, 17), (3000, 9), (5000, 3)])
+def test_the_divergence_is_the_trace_of_the_jacobian_however_many_rows_are_taken_at_once(points, d):
+    x, t = cloud(points, d), torch.linspace(0, 1, points, dtype=torch.float64)
+    A = cloud(d, d, seed=1)
 
     def v(x, t):
         return expand_time(t, x) * torch.sin(x @ A.T)
 
     expected = t * (torch.cos(x @ A.T) * A.diagonal()).sum(1)
     torch.testing.assert_close(divergence(v, x, t), expected)
-    assert divergence is not fields.divergence
-    assert torch.equal(divergence(v, x, t), fields.divergence(v, x, t))
+    torch.testing.assert_close(fields.divergence(v, x, t), expected)
 
 
 def test_velocity_and_divergence_come_from_one_evaluation_for_any_shape():
@@ -320,7 +319,7 @@ def test_dtype_and_conditions_pass_through(dtype):
 
 
 def test_what_has_no_density_is_refused():
-    with pytest.raises(TypeError, match="float32 or float64, got .*bfloat16"):
+    with pytest.raises(TypeError, match=r"float32 or float64, got torch\.bfloat16"):
         log_prob(fields.spiral(), torch.zeros(3, 2, dtype=torch.bfloat16), steps=3)
     normal = torch.distributions.Normal(0.0, 1.0)  # of numbers, not of points
     with pytest.raises(ValueError, match=r"one number for each point, \(3,\), got shape \(3, 2\)"):
