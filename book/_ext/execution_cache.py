@@ -34,7 +34,8 @@ def digest(root: Path) -> str:
 
 def choose(app: Sphinx, config: Config) -> None:
     """Point the notebook cache at the folder of this state of the library, and forget the oldest ones."""
-    os.environ["FLOWLIB_STATIC"] = "1"  # kernels inherit it: a live lab then draws its pictures in advance
+    # Kernels inherit these: a live lab draws its pictures in advance, and a page keeps no progress bars.
+    os.environ |= {"FLOWLIB_STATIC": "1", "TQDM_DISABLE": "1"}
     name = digest(Path(app.srcdir))
     caches = Path(app.outdir).parent / ".jupyter_cache"
     (caches / name).mkdir(parents=True, exist_ok=True)

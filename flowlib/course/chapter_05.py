@@ -63,8 +63,8 @@ choice(
     "xₜ = (1 - t) x₀ + t x₁, on the target x₁ - x₀. What is that target, seen from the field v that is being learned?",
     Option(
         "The velocity of v at t = 1/2, by the midpoint rule with h = 1.",
-        "The midpoint rule with h = 1 errs by an amount of order 1, not of order 0; and x₀ and x₁ are not even the two "
-        "ends of one trajectory of v.",
+        "A rule with an error of size h² says little at h = 1; and x₀ and x₁ are not even the two ends of one "
+        "trajectory of v.",
     ),
     Option(
         "The mean velocity of v along its trajectory that starts at x₀.",
