@@ -165,7 +165,7 @@ SCALE = 1e6
 
 
 class _Witness:
-    """A field that remembers what it was asked, and whose answer depends on a parameter, x and t."""
+    """A field that remembers what it was asked, and whose answer depends on x and a parameter."""
 
     def __init__(self) -> None:
         self.theta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
@@ -356,7 +356,7 @@ def grade_loss(fm_loss: Any) -> None:
 
 
 def _check_noise(x_0: Tensor, t: Tensor) -> None:
-    """That x_0 (B, d) is N(0, I) and t uniform, each within five standard errors and independent along the batch."""
+    """That x_0 (B, d) has mean 0 and variance 1, and t those of a uniform law, each within five standard errors."""
     n = len(x_0)
     if x_0.abs().max() < 1e-6:
         raise GradeError("x_0 is zero: draw it from N(0, I), anew for each pair")
@@ -485,8 +485,8 @@ def grade_exact_velocity(exact_velocity: Any) -> None:
         "a² s².",
         "∫ a² s² / (t² s² + (1 - t)² a²) dt from 0 to 1: substitute w = t s / ((1 - t) a).",
     ),
-    insight="symmetric in the two ends, and of the size of a typical distance a times s: only a point (a = 0 or s = 0) "
-    "leaves nothing to average.",
+    insight="symmetric in the two ends, and proportional to the spread of each: only where one end is a point "
+    "(a = 0 or s = 0) is there nothing to average.",
 )
 def grade_floor(floor: Any) -> None:
     """floor(a, s): the least flow-matching loss from N(0, a²) to N(0, s²) in one dimension, π a s / 2."""
