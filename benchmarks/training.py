@@ -1,36 +1,33 @@
-"""What a step of flow matching training costs beside a bare hand-written loop, and beside the peer that is installed.
+"""What a step of flow matching training costs beside a bare hand-written loop, and beside the peers installed.
 
     python benchmarks/training.py            # one CPU thread
     python benchmarks/training.py --device cuda
 
 Every contender trains the same network (3 hidden layers of 64, SiLU, time concatenated) on batches of 256 points of the
-plane with Adam, in turn, round after round. The table gives the median over rounds of the ratio to the hand-written
-loop in that round, with its quartiles, and how far the mean loss of its last steps lies from the hand-written loop's:
-all draw different noise. "flowlib" has our loss, network and optimizer in that same loop; "fit" is `fit` as it comes,
-which also averages the weights and checks every loss, so that it does more. Optional peer: `pip install torchcfm`.
-
-On Linux the script starts itself again with glibc told to keep freed memory, as benchmarks/sampling.py does.
+plane with Adam, 200 steps at a time, in turn, round after round. The table gives the median over rounds of the ratio to
+the hand-written loop in that round, with its quartiles, and the mean loss of each contender's last steps: all draw
+different noise. "flowlib" has our loss, network and optimizer in that same loop; "fit" is `fit` as it comes, which also
+averages the weights and checks every loss, so that it does more. "fused" is the hand-written loop with PyTorch's fused
+Adam, which is ours: what the loss and the network cost lies between it and "flowlib". Optional peers:
+`pip install torchcfm flow_matching`.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import os
 import statistics
-import sys
-import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from timing import Run, arguments, in_turn, ratio, steady
+from torch import Generator, Tensor, nn
 
 from flowlib.data import eight_gaussians
 from flowlib.matching import cfm_loss
 from flowlib.nets import VelocityMLP
-from flowlib.training import fit
+from flowlib.training import fit, fused_adam
 
-STEPS, BATCH = 500, 256
+STEPS, BATCH, RATE = 200, 256, 1e-3
 
 
 class Velocity(nn.Module):
@@ -43,102 +40,112 @@ class Velocity(nn.Module):
         return self.net(torch.cat([x, t], dim=1))
 
 
-def batch(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    return x[torch.randint(len(x), (BATCH,), device=x.device, generator=generator)]
+class Data:
+    """Batches of points that lie ready on the device."""
+
+    def __init__(self, device: str) -> None:
+        self.x = eight_gaussians().sample(10_000, device=device, generator=Generator(device).manual_seed(0))
+
+    def batch(self, generator: Generator | None = None) -> Tensor:
+        x = self.x
+        return x[torch.randint(len(x), (BATCH,), device=x.device, generator=generator)]
+
+    def times(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, device=self.x.device)
 
 
-def loop(v: nn.Module, loss: Callable[[], Tensor], fused: bool = False) -> float:
-    """The bare loop; returns the mean of its last losses."""
-    optimizer = torch.optim.Adam(v.parameters(), lr=1e-3, fused=fused)
-    losses = []
-    for _ in range(STEPS):
-        value = loss()
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        losses.append(value.detach())
-    return float(torch.stack(losses[-50:]).mean())
+class Loop:
+    """The bare loop; it keeps the last losses."""
+
+    def __init__(self, v: nn.Module, loss: Callable[[nn.Module], Tensor], optimizer: Callable) -> None:
+        self.v, self.loss, self.optimizer = v, loss, optimizer(v.parameters(), lr=RATE)
+        self.losses: list[float] = []
+
+    def __call__(self) -> None:
+        losses = []
+        for _ in range(STEPS):
+            value = self.loss(self.v)
+            self.optimizer.zero_grad()
+            value.backward()
+            self.optimizer.step()
+            losses.append(value.detach())
+        self.losses = torch.stack(losses).tolist()  # reads, and so waits for the device
 
 
-def hand(x: Tensor, fused: bool = False) -> float:
-    v = Velocity()
+class Fit:
+    """`fit` as it comes."""
 
-    def loss() -> Tensor:
-        x_1 = batch(x)
-        x_0, t = torch.randn_like(x_1), torch.rand(BATCH, 1)
+    def __init__(self, v: nn.Module, data: Data) -> None:
+        self.v, self.data, self.generator = v, data, Generator(data.x.device).manual_seed(1)
+        self.losses: list[float] = []
+
+    def loss(self, v: nn.Module, generator: Generator) -> Tensor:
+        return cfm_loss(v, self.data.batch(generator), generator=generator)
+
+    def __call__(self) -> None:
+        run = fit(self.v, self.loss, steps=STEPS, lr=RATE, generator=self.generator, progress=False)
+        self.losses = run.history.tolist()
+
+
+def contenders(data: Data) -> dict[str, Loop | Fit]:
+    device = data.x.device
+
+    def by_hand(v: nn.Module) -> Tensor:
+        x_1 = data.batch()
+        x_0, t = torch.randn_like(x_1), data.times(BATCH, 1)
         return ((v(t * x_1 + (1 - t) * x_0, t) - (x_1 - x_0)) ** 2).mean()
 
-    return loop(v, loss, fused)
+    def ours() -> nn.Module:
+        return VelocityMLP(2, width=64, depth=3).to(device)
 
+    def theirs() -> nn.Module:
+        return Velocity().to(device)
 
-def flowlib(x: Tensor) -> float:
-    v = VelocityMLP(2, width=64, depth=3)
-    return loop(v, lambda: cfm_loss(v, batch(x)), fused=True)
+    runs: dict[str, Loop | Fit] = {
+        "hand": Loop(theirs(), by_hand, torch.optim.Adam),
+        "hand, fused": Loop(theirs(), by_hand, fused_adam),
+        "flowlib": Loop(ours(), lambda v: cfm_loss(v, data.batch()), fused_adam),
+        "fit": Fit(ours(), data),
+    }
+    if importlib.util.find_spec("torchcfm"):
+        from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
 
+        matcher = ConditionalFlowMatcher(sigma=0.0)
 
-def flowlib_fit(x: Tensor) -> float:
-    def loss(v: VelocityMLP, generator: torch.Generator) -> Tensor:
-        return cfm_loss(v, batch(x, generator), generator=generator)
+        def torchcfm(v: nn.Module) -> Tensor:
+            x_1 = data.batch()
+            t, x_t, u_t = matcher.sample_location_and_conditional_flow(torch.randn_like(x_1), x_1)
+            return torch.mean((v(x_t, t[:, None]) - u_t) ** 2)
 
-    return float(
-        fit(VelocityMLP(2, width=64, depth=3), loss, steps=STEPS, progress=False).history[-50:].mean()
-    )
+        runs["torchcfm"] = Loop(theirs(), torchcfm, torch.optim.Adam)
+    if importlib.util.find_spec("flow_matching"):
+        from flow_matching.path import CondOTProbPath
 
+        path = CondOTProbPath()
 
-def torchcfm(x: Tensor) -> float:
-    from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
+        def flow_matching(v: nn.Module) -> Tensor:
+            x_1 = data.batch()
+            pair = path.sample(x_0=torch.randn_like(x_1), x_1=x_1, t=data.times(BATCH))
+            return torch.mean((v(pair.x_t, pair.t[:, None]) - pair.dx_t) ** 2)
 
-    v, matcher = Velocity(), ConditionalFlowMatcher(sigma=0.0)
-
-    def loss() -> Tensor:
-        x_1 = batch(x)
-        t, x_t, u_t = matcher.sample_location_and_conditional_flow(torch.randn_like(x_1), x_1)
-        return torch.mean((v(x_t, t[:, None]) - u_t) ** 2)
-
-    return loop(v, loss)
-
-
-def seconds(run: Callable[[], float], device: str) -> float:
-    clock = time.perf_counter if device == "cuda" else time.process_time
-    start = clock()
-    run()  # ends by reading a loss, and so waits for the device
-    return clock() - start
+        runs["flow_matching"] = Loop(theirs(), flow_matching, torch.optim.Adam)
+    return runs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    if arguments.device != "cpu":  # a default device, even the CPU, costs time in every call
-        torch.set_default_device(arguments.device)
+    options = arguments(__doc__, rounds=25)
     torch.manual_seed(0)
-    x = eight_gaussians().sample(10_000, device=arguments.device)
-    runs: dict[str, Callable[[], float]] = {
-        "hand": lambda: hand(x),
-        "hand, fused": lambda: hand(x, fused=True),
-        "flowlib": lambda: flowlib(x),
-        "fit": lambda: flowlib_fit(x),
-    }
-    if importlib.util.find_spec("torchcfm"):
-        runs["torchcfm"] = lambda: torchcfm(x)
-    losses = {name: run() for name, run in runs.items()}  # and warm-up
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(arguments.rounds):
-        for name, run in runs.items():
-            times[name].append(seconds(run, arguments.device))
-    print(f"{'contender':14s}{'ratio':>7s}   quartiles     ms a step   difference of the loss from hand")
-    for name in runs:
-        ratios = [mine / bare for mine, bare in zip(times[name], times["hand"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+    runs = contenders(Data(options.device))
+    turns: dict[str, Run] = dict(runs)
+    in_turn(turns, options.device, rounds=2)  # warm-up
+    times = in_turn(turns, options.device, options.rounds)
+    print(f"{'contender':14s}{'ratio':>7s}{'quartiles':>14s}   ms a step   loss")
+    for name, run in runs.items():
         step = 1e3 * statistics.median(times[name]) / STEPS
-        difference = losses[name] - losses["hand"]
-        print(f"{name:14s}{middle:7.3f}   {low:.3f}-{high:.3f}   {step:9.3f}   {difference:+.3f}")
+        loss = statistics.mean(run.losses)
+        print(f"{name:14s}{ratio(times[name], times['hand'])}   {step:9.3f}   {loss:.3f}")
 
 
 if __name__ == "__main__":
-    if sys.platform == "linux" and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        keep = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | keep)
+    steady()
     main()

@@ -152,7 +152,7 @@ def fit(
             seeded with the number of the process, 0 where there is one.
         checkpoint: the file that keeps the state, written every `every` steps and at the end.
         resume: go on from that file if it exists.
-        progress: show a progress bar, as plain text on the standard error stream.
+        progress: show a progress bar, as plain text on the standard error stream, unless TQDM_DISABLE is 1.
 
     Returns:
         the losses of this process, the averaged weights, and the seconds that all steps took together.
@@ -187,7 +187,8 @@ def fit(
     generator = generator or Generator(device).manual_seed(rank)
     if len(_gather(generator.get_state(), device).unique(dim=0)) < processes:
         raise ValueError(
-            f"the generators of {processes} processes must differ, or all draw the same batches: seed each with its rank"
+            f"the generators of all {processes} processes must differ, or they draw the same batches: "
+            f"seed each with its rank"
         )
     state = _State(net, EMA(net, ema), optimizer(net.parameters(), lr=lr), generator, device)
     rates = [group["lr"] for group in state.optimizer.param_groups]
@@ -207,7 +208,7 @@ def fit(
     if autocast:
         v = torch.autocast(device.type, dtype=autocast)(v.__call__)
     net.train()
-    hidden = rank > 0 or not progress
+    hidden = rank > 0 or not progress or os.environ.get("TQDM_DISABLE") == "1"
     with tqdm(total=steps, initial=len(history), desc="training", unit="step", disable=hidden) as bar:
         for step in range(len(history), steps):
             last = step + 1 == steps
@@ -303,7 +304,7 @@ class _State:
             entries.setdefault(int(index), {})[key] = x.clone()  # the optimizer keeps it; the file goes
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        self.generator.set_state(saved["generator"][rank])
+        self.generator.set_state(saved["generator"][rank].clone())  # of a view torch would read the first row
         self.history += saved["history"].tolist()
         self.seconds = float(saved["seconds"])
 
@@ -327,9 +328,9 @@ def _gather(x: Tensor, device: torch.device) -> Tensor:
 
 def _bare(net: nn.Module) -> nn.Module:
     """The network inside what torch.compile and data-parallel wrappers have made of it."""
-    if isinstance(net, nn.DataParallel | DistributedDataParallel):
-        return _bare(net.module)
-    return _bare(net._orig_mod) if isinstance(getattr(net, "_orig_mod", None), nn.Module) else net
+    wrapped = isinstance(net, nn.DataParallel | DistributedDataParallel)
+    inner = net.module if wrapped else getattr(net, "_orig_mod", None)
+    return _bare(inner) if isinstance(inner, nn.Module) else net
 
 
 def _tensors(net: nn.Module) -> dict[str, Tensor]:

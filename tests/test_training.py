@@ -3,6 +3,8 @@
 import copy
 import math
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -158,6 +160,22 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_network():
     assert net.w == -7
 
 
+def test_weights_that_are_not_finite_reach_neither_the_caller_nor_the_checkpoint(tmp_path: Path):
+    """The root of |w| is 0 at w = 0, and its gradient is not finite."""
+    file = tmp_path / "run.safetensors"
+
+    def loss(v, generator: Generator) -> Tensor:
+        return v().abs().sqrt()
+
+    with pytest.raises(FloatingPointError, match=r"weights are no longer finite after step 0.*loss was 0"):
+        sgd(Weight(), loss, steps=1)
+    sgd(Weight(1.0), lambda v, g: v(), steps=1, checkpoint=file)
+    good = file.read_bytes()
+    with pytest.raises(FloatingPointError, match="weights"):
+        sgd(Weight(), loss, steps=3, every=1, checkpoint=file)
+    assert file.read_bytes() == good
+
+
 # The average
 
 
@@ -229,6 +247,14 @@ def test_applied_lends_the_average_and_gives_everything_back():
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
 
 
+def test_a_buffer_assigned_anew_while_the_average_is_lent_is_given_back_too():
+    net = Weight()
+    average = EMA(net)
+    with average.applied(net):
+        net.count = net.count + 5  # another tensor under the same name
+    assert net.count == 0
+
+
 def test_wrappers_do_not_change_the_names():
     net = small_net()
     wrapped = nn.Module()
@@ -237,6 +263,21 @@ def test_wrappers_do_not_change_the_names():
     average = EMA(wrapped, 0.0)
     with average.applied(net):
         pass
+    assert EMA(nn.DataParallel(net)).tensors.keys() == EMA(net).tensors.keys()
+    partly = nn.Sequential(wrapped, small_net())  # one block of a network that is compiled
+    assert set(EMA(partly).tensors) == set(dict(nn.Sequential(net, small_net()).named_parameters()))
+
+
+def test_a_part_that_is_called_module_keeps_its_name():
+    net = Weight(1.0)
+    net.module = Weight(2.0)
+    average = EMA(net, 0.0)
+    assert {name: float(x) for name, x in average.tensors.items()} == {
+        "w": 1,
+        "module.w": 2,
+        "count": 0,
+        "module.count": 0,
+    }
 
 
 def test_the_average_of_another_network_is_refused():
@@ -309,6 +350,15 @@ def test_a_finished_run_is_loaded_and_not_trained_further(tmp_path: Path):
     assert loaded.seconds >= run.seconds * 0.5
 
 
+def test_the_folder_of_the_checkpoint_is_made_before_the_first_step(tmp_path: Path):
+    def loss(v, generator: Generator) -> Tensor:
+        assert (tmp_path / "new").is_dir()
+        return v()
+
+    sgd(Weight(), loss, steps=1, checkpoint=tmp_path / "new" / "run.safetensors")
+    assert os.listdir(tmp_path / "new") == ["run.safetensors"]
+
+
 def test_without_a_file_resume_starts_anew(tmp_path: Path):
     run = run_to_the_end(small_net(), tmp_path / "new.safetensors", resume=True)
     assert torch.equal(run.history, run_to_the_end(small_net(), None).history)
@@ -327,6 +377,68 @@ def test_checkpoints_of_another_run_are_refused(tmp_path: Path):
         )
     with pytest.raises(ValueError, match="holds 40 steps of training, expected from 1 to 30"):
         quiet(small_net(), matching_loss, steps=30, checkpoint=file, resume=True)
+
+
+# Several processes
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+from torch import Generator, distributed
+from flowlib.nets import VelocityMLP
+from flowlib.training import fit
+from test_training import matching_loss, quiet, small_net
+
+torch.set_num_threads(1)
+folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+whole, stopped, resumed = small_net(), small_net(), small_net()
+run = quiet(whole, matching_loss, steps=8, clip=0.5, checkpoint=folder / "whole.safetensors")
+quiet(stopped, matching_loss, steps=5, clip=0.5, checkpoint=folder / "run.safetensors")
+again = quiet(resumed, matching_loss, steps=8, clip=0.5, checkpoint=folder / "run.safetensors", resume=True)
+assert torch.equal(run.history[5:], again.history[5:])
+assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+torch.save((whole.state_dict(), run.ema.tensors, run.history), folder / f"{rank}.pt")
+try:
+    quiet(small_net(), matching_loss, steps=1, generator=Generator().manual_seed(3))
+except ValueError as error:
+    assert "generators of all 2 processes must differ" in str(error)
+else:
+    raise SystemExit("the same generator twice was not refused")
+distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_take_the_steps_of_one_with_both_batches(tmp_path: Path):
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, str(tmp_path), rank], env=environment, stderr=subprocess.PIPE
+        )
+        for rank in "01"
+    ]
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said.decode()
+    net, generators, history = small_net(), [generator(0), generator(1)], []
+    optimizer, average = torch.optim.Adam(net.parameters(), fused=True), EMA(net)
+    for _ in range(8):
+        losses = [matching_loss(net, g) for g in generators]
+        optimizer.zero_grad()
+        (sum(losses) / 2).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+        optimizer.step()
+        average.update()
+        history.append([float(x.detach()) for x in losses])
+    for rank in (0, 1):
+        weights, ema, losses = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(weights, dict(net.state_dict()), rtol=0, atol=1e-6)
+        torch.testing.assert_close(ema, average.tensors, rtol=0, atol=1e-6)
+        torch.testing.assert_close(losses, torch.tensor(history)[:, rank], rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match="is of 2 processes, expected 1"):
+        quiet(small_net(), matching_loss, steps=8, checkpoint=tmp_path / "whole.safetensors", resume=True)
 
 
 # Refusals
