@@ -16,8 +16,11 @@ from flowlib.figures import explorable
 from flowlib.figures.explorable import compact, encode16
 from flowlib.figures.scenes import (
     averaging_explorer,
+    change_of_variables_explorer,
+    density_explorer,
     flow_explorer,
     frames_explorable,
+    layers_explorer,
     paths_explorer,
     spacetime_explorer,
 )
@@ -221,7 +224,16 @@ def test_compaction_changes_no_meaning():
 
 @pytest.mark.parametrize(
     ("scene", "limit"),
-    [("flow", 20_000), ("spacetime", 12_000), ("frames", 7_500), ("averaging", 15_500), ("paths", 16_500)],
+    [
+        ("flow", 20_000),
+        ("spacetime", 12_000),
+        ("frames", 7_500),
+        ("averaging", 15_500),
+        ("paths", 16_500),
+        ("variables", 14_000),
+        ("layers", 15_500),
+        ("density", 17_000),
+    ],
 )
 def test_scripts_are_small_and_parse(scene, limit):
     script = explorable.script(scene)
@@ -259,6 +271,9 @@ EXPLORABLES = {
     "frames": frames,
     "averaging": lambda: averaging_explorer([-1.0, 0.5, 2.0]),
     "paths": paths_explorer,
+    "variables": change_of_variables_explorer,
+    "layers": lambda: layers_explorer(X.reshape(4, 10, 2), labels=["first", "second", "third"]),
+    "density": lambda: density_explorer(FIELDS["mixture"]),
 }
 
 

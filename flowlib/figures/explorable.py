@@ -80,7 +80,8 @@ def script(scene: str) -> str:
     """The module of one scene: the engine, the parts that it imports and itself in one piece, compacted."""
     sources = files("flowlib.figures") / "js"
     text = (sources / "scenes" / f"{scene}.js").read_text(encoding="utf-8")
-    for name in ("engine", "drawing", "affine", "numerics"):  # in reverse, for each is put before the rest
+    # in reverse, for each is put before the rest
+    for name in ("engine", "drawing", "affine", "handles", "numerics"):
         if name == "engine" or f'"../{name}.js"' in text:
             text = (sources / f"{name}.js").read_text(encoding="utf-8") + text
     text = re.sub(r"^import .*$|^export (?=\w)", "", text, flags=re.MULTILINE)
@@ -227,6 +228,16 @@ def polylines(strands: Tensor) -> str:
 def dots(points: Tensor) -> str:
     """One SVG path of points (B, 2): segments of length zero, which round caps make dots."""
     return "".join(f"M{x} {-y}h0" for x, y in (100 * points).round().long().tolist())
+
+
+def arrows(tails: Tensor, along: Tensor) -> str:
+    """Arrows from points (B, 2) along vectors (B, 2), as one SVG path."""
+    tips, turn = tails + along, torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    head = along * (0.09 / along.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=0.4)
+    side = 0.45 * head @ turn
+    return polylines(torch.stack([tails, tips], 1)) + polylines(
+        torch.stack([tips - head + side, tips, tips - head - side], 1)
+    )
 
 
 def stroke(role: str, width: float, path: str, more: str = "") -> str:

@@ -30,6 +30,14 @@ DARK = {
 }
 
 
+def hue(t: float) -> str:
+    """From the color of x_0 at t = 0 over that of the path to that of x_1 at t = 1, as "#rrggbb"."""
+    start, end = ("source", "path") if t < 0.5 else ("path", "data")
+    share = 2 * t - (t >= 0.5)
+    pairs = ((int(LIGHT[role][i : i + 2], 16) for role in (start, end)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in pairs)
+
+
 def css(scope: str) -> str:
     """CSS that defines `--flow-ROLE` for `scope`, light by default and dark where the page says it is dark.
 

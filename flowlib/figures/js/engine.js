@@ -26,7 +26,7 @@ export function mount(hash, scene, spec) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const engine = { figure, inputs, values: {}, colors: {}, draw, set, say };
   const { values } = engine;
-  let running, prepared = false, near = false, dirty = false, playing = 0, poster = true, initial;
+  let running, prepared, near, dirty, playing = 0, poster = true, initial;
 
   // Controls: the value of one is a number, a text, or true and false.
 
@@ -64,8 +64,8 @@ export function mount(hash, scene, spec) {
   }
   initial = { ...values };
 
-  // Time: four seconds from 0 to its end. The figure opens somewhere in between, as a poster: the first Play starts at 0.
-  // Who asked for less motion goes through time in eight steps instead.
+  // Time: four seconds from 0 to its end, or longer if a unit would take less than one. The figure opens somewhere in between,
+  // as a poster: the first Play starts at 0. Who asked for less motion goes through time in eight steps, or in `data-moments`.
 
   function stop() {
     playing = 0;
@@ -74,7 +74,7 @@ export function mount(hash, scene, spec) {
 
   function frame(now) {
     if (!playing) return;
-    const end = +inputs.t.max, t = Math.min(end, values.t + (Math.max(0, now - playing) / 4000) * end);
+    const end = +inputs.t.max, t = Math.min(end, values.t + Math.max(0, now - playing) * Math.min(end / 4000, 0.001));
     playing = now;
     set("t", t);
     t < end ? requestAnimationFrame(frame) : stop();
@@ -82,16 +82,16 @@ export function mount(hash, scene, spec) {
 
   play?.addEventListener("click", () => {
     if (playing) return stop();
-    const end = +inputs.t.max;
+    const end = +inputs.t.max, step = end / (inputs.t.dataset.moments ?? 8);
     if (poster || values.t >= end) set("t", 0);
     poster = false;
-    if (calm) return set("t", Math.min(end, (Math.floor((values.t / end) * 8 + 1e-9) + 1) / 8 * end));
+    if (calm) return set("t", Math.min(end, (Math.floor(values.t / step + 1e-9) + 1) * step));
     playing = performance.now();
     play.setAttribute("aria-label", "Pause");
     play.dataset.playing = "1";
     requestAnimationFrame(frame);
   });
-  if (play) stop();
+  stop();
 
   find(".flow-reset")[0]?.addEventListener("click", () => {
     stop();
@@ -220,7 +220,7 @@ export function mount(hash, scene, spec) {
   new IntersectionObserver(([entry]) => {
     near = entry.isIntersecting;
     if (near) start(), draw();
-    else if (playing) stop();
+    else stop();
   }, { rootMargin: "300px" }).observe(figure);
 
   // For tests: what the scene believes, and a way to turn its controls.

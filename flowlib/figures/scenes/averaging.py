@@ -175,8 +175,8 @@ def _still(
         states = marginal_trajectory(path, y, t, x, times.numpy())
         inside += stroke("truth", 2.4, curve(times, torch.from_numpy(states)))
     end = round(100 * long)
-    drawn = f'<svg x="0" y="{-top}" width="{end}" height="{2 * top}" viewBox="0 {-top} {end} {2 * top}" '
-    drawn += f'preserveAspectRatio="none">{inside}</svg>'  # cut off at its edges
+    drawn = f'<svg aria-hidden="true" x="0" y="{-top}" width="{end}" height="{2 * top}" '
+    drawn += f'viewBox="0 {-top} {end} {2 * top}" preserveAspectRatio="none">{inside}</svg>'  # cut off at its edges
     drawn += stroke("ink", 1, f"M0 {-top}V{top}H{end}V{-top}", ' opacity=".6"')
     for i in order:
         if "conditional paths" in show and abs(z[i]) < reach:

@@ -31,7 +31,7 @@ from flowlib.figures.explorable import (
     stroke,
     table,
 )
-from flowlib.figures.palette import LIGHT
+from flowlib.figures.palette import hue
 from flowlib.paths import AffinePath, cosine, linear
 from flowlib.solvers import RK4, odeint
 
@@ -206,18 +206,10 @@ def _strip(path: AffinePath, c: float, window: float, alt: str) -> str:
     for i, (t, label) in enumerate(zip(MOMENTS, ("t = 0", "¼", "½", "¾", "1"), strict=True)):
         log = _log_density(path, c, t, (window, window), (40, 40))
         place = f'x="{108 * i}" y="0" width="100" height="100"'
-        drawn += haze(log, place, _between(t))
+        drawn += haze(log, place, hue(t))
         drawn += f'<rect {place} rx="7" stroke="var(--flow-muted)" opacity=".5"/>'
         drawn += f'<text x="{108 * i + 6}" y="14" font-size="11" fill="var(--flow-muted)">{label}</text>'
     return (
         f'<svg class="flow-still" viewBox="-1 -1 534 102" role="img" aria-label="{escape(alt)}" fill="none" '
         f'font-family="system-ui, sans-serif">{drawn}</svg>'
     )
-
-
-def _between(t: float) -> str:
-    """From the color of x_0 at t = 0 over that of the path to that of x_1 at t = 1, as "#rrggbb"."""
-    start, end = ("source", "path") if t < 0.5 else ("path", "data")
-    share = 2 * t - (t >= 0.5)
-    pairs = ((int(LIGHT[role][i : i + 2], 16) for role in (start, end)) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in pairs)

@@ -18,6 +18,7 @@ from flowlib.figures.explorable import (
     RESET,
     RING,
     Explorable,
+    arrows,
     dots,
     legend_entries,
     panel,
@@ -150,7 +151,7 @@ def _plane(v: Field, exact: Tensor, method: Tableau, steps: int, window: float, 
     slopes = v(places, time)
     slopes = slopes * (window / 5 / slopes.norm(dim=1).quantile(0.9)).clamp(max=1e9)
     slopes = slopes * (0.18 * window / slopes.norm(dim=1, keepdim=True)).clamp(max=1)
-    drawn = stroke("muted", 1.1, _arrows(places - slopes / 2, slopes), ' opacity=".6"')
+    drawn = stroke("muted", 1.1, arrows(places - slopes / 2, slopes), ' opacity=".6"')
 
     _, states = odeint(v, start, steps=steps, method=method, trajectory=True)
     found = states[:, 0]
@@ -175,7 +176,7 @@ def _plane(v: Field, exact: Tensor, method: Tableau, steps: int, window: float, 
     drawn += stroke(
         "ink", 1.3, polylines(torch.stack([found[n].expand_as(places), places], 1)), ' stroke-dasharray="1 4"'
     )
-    drawn += stroke("ink", 2.2, _arrows(places, 0.4 * h * slopes))
+    drawn += stroke("ink", 2.2, arrows(places, 0.4 * h * slopes))
     drawn += stroke("ink", 12, dots(places)) + stroke("page", 7, dots(places))
     drawn += stroke("path", 11, dots(now[None]))
     size = round(100 * window)
@@ -183,16 +184,6 @@ def _plane(v: Field, exact: Tensor, method: Tableau, steps: int, window: float, 
         f'<svg class="flow-still" viewBox="{-1.2 * size:g} {-size} {2.4 * size:g} {2 * size}" '
         f'preserveAspectRatio="xMidYMid slice" role="img" aria-label="{escape(alt)}" fill="none" '
         f'stroke-linecap="round" stroke-linejoin="round">{drawn}</svg>'
-    )
-
-
-def _arrows(tails: Tensor, along: Tensor) -> str:
-    """Arrows from points (B, 2) along vectors (B, 2), as one SVG path."""
-    tips, turn = tails + along, torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
-    head = along * (0.09 / along.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=0.4)
-    side = 0.45 * head @ turn
-    return polylines(torch.stack([tails, tips], 1)) + polylines(
-        torch.stack([tips - head + side, tips, tips - head - side], 1)
     )
 
 
