@@ -70,6 +70,7 @@ RIGHT = [
     ("5.4", build),
     ("5.5", adaptive),
     ("5.5", adaptive_in_tensors),
+    ("5.5", lambda *a: (adaptive(*a)[0], torch.tensor(adaptive(*a)[1], dtype=torch.float32))),
 ]
 
 
@@ -178,6 +179,21 @@ def control(
     return solve
 
 
+def new_length(v, x, t0, t1, tol):
+    """The clock moves on by the length of the step to come."""
+    t, h, times = t0, (t1 - t0) / 10, [t0]
+    while t < t1:
+        h = min(h, t1 - t)
+        k_1 = v(x, t)
+        k_2 = v(x + h * k_1, t + h)
+        eps = (h / 2 * (k_2 - k_1)).square().mean().sqrt().item()
+        made, h = h, h * min(5.0, max(0.2, 0.9 * math.sqrt(tol / eps)))
+        if eps <= tol:
+            x, t = x + made / 2 * (k_1 + k_2), t + h
+            times.append(t)
+    return x, times
+
+
 def limited(factor):
     return lambda eps, tol, accepted: min(5.0, max(0.2, factor(eps, tol)))
 
@@ -228,6 +244,12 @@ WRONG = [
         "not the last one alone",
     ),
     ("5.4", builder(lambda x, y, k, row, t, h, c: (place(y, k, row, h), t + c * h)), "starts again from x"),
+    (
+        "5.4",
+        builder(lambda x, y, k, row, t, h, c: (place(x, k, row, h * h), t + c * h)),
+        "yours contain h twice",
+    ),
+    ("5.4", finishing(lambda x, k, b, h: x + h * h * weighted(b, k)), "yours contains h twice"),
     ("5.4", builder(lambda x, y, k, row, t, h, c: (place(x, k, row, -h), t + c * h)), "backwards"),
     (
         "5.4",
@@ -273,6 +295,15 @@ WRONG = [
         control(after=lambda eps, tol, accepted: min(1, max(0.2, 0.9 * (tol / eps) ** 0.5))),
         "never grows",
     ),
+    ("5.5", control(accept=lambda eps, tol: True, after=lambda eps, tol, accepted: 1), "never changed"),
+    (
+        "5.5",
+        control(after=lambda eps, tol, ok: min(5, max(0.2, 0.9 * (tol / eps) ** 0.5)) if ok else 0.5),
+        "yours halves it",
+    ),
+    ("5.5", new_length, "h of the step just made"),
+    ("5.5", control(first=0.1 / 1.9), "yours is 0.1$"),
+    ("5.5", control(first=1), "all of it"),
     ("5.5", control(measure=lambda d: d.abs().max().item()), "largest entry"),
     ("5.5", control(measure=lambda d: d.norm().item()), "grows with the batch"),
     ("5.5", control(measure=lambda d: d.abs().mean().item()), "absolute values"),
@@ -296,7 +327,7 @@ WRONG = [
     ("5.5", lambda *a: adaptive(*a)[0], "two things"),
     ("5.5", lambda *a: (adaptive(*a)[0], None), "list of numbers"),
     ("5.5", lambda *a: (adaptive(*a)[0][:1], adaptive(*a)[1]), "shape"),
-    ("5.5", lambda *a: (adaptive(*a)[0], adaptive(*a)[1][:-1]), "last time must be t1"),
+    ("5.5", lambda *a: (adaptive(*a)[0], adaptive(*a)[1][:-1]), "last time must be t1.*list it too"),
     ("5.5", lambda v, x, t0, t1, tol: adaptive(v, x.add_(1), t0, t1, tol), "in place"),
     ("5.5", lambda v: v, "TypeError"),
     ("5.5", None, "function adaptive"),
