@@ -37,10 +37,11 @@ def convert(
         noise    = (alpha' x - alpha velocity) / D        velocity = (alpha' x - D noise) / alpha
         score    = (alpha velocity - alpha' x) / (sigma D)
 
-    The formulas are exact and clamp nothing. From a velocity, data and noise are regular on the whole of [0, 1]. All
-    else is singular at an end where the prediction tells nothing new: data where sigma = 0 (t = 1), since it is x
-    there; noise and score where alpha = 0 (t = 0), since noise is x there. The score is no function of the velocity
-    where sigma = 0. Close to such an end at distance s, an error in the prediction grows as 1/s: see `converted`.
+    The formulas are exact and clamp nothing. From a velocity, data and noise are regular where D is not 0: on the
+    paths of `flowlib.paths`, on the whole of [0, 1]. All else is singular at an end where the prediction tells nothing
+    new: data where sigma = 0 (t = 1), since it is x there; noise and score where alpha = 0 (t = 0), since noise is x
+    there. The score is no function of the velocity where sigma = 0. At distance s from such an end, an error in the
+    prediction grows as 1/s at most (as 1/s^2 from data to score), if alpha or sigma vanishes like s: see `converted`.
 
     Args:
         prediction: what is known, (B, *D).
@@ -76,9 +77,14 @@ def convert(
         )
     if given == wanted:
         return prediction
-    alpha, sigma, _, _ = path.coefficients(t, x)
+    alpha, sigma, alpha_dot, sigma_dot = path.coefficients(t, x)
+    D = alpha_dot * sigma - alpha * sigma_dot
     at_noise, at_data = _singular_ends(given, wanted)
-    for coefficient, name, singular in ((alpha, "alpha", at_noise), (sigma, "sigma", at_data)):
+    for coefficient, name, singular in (
+        (alpha, "alpha", at_noise),
+        (sigma, "sigma", at_data),
+        (D, "alpha' sigma - alpha sigma'", given == "velocity"),
+    ):
         # zero up to rounding: cos(pi / 2) is -4e-8 in float32
         if singular and bool((coefficient.abs() <= 10 * torch.finfo(coefficient.dtype).eps).any()):
             raise ValueError(
@@ -131,8 +137,11 @@ def converted(
         dtype = torch.promote_types(torch.float32, x.dtype)
         away = torch.finfo(dtype).eps ** power if margin is None else margin
         ends = torch.tensor([0.0, 1.0], dtype=dtype)
-        low = away if at_noise and float(path.alpha(ends)[0]) < away else 0.0
-        high = 1 - away if at_data and float(path.sigma(ends)[1]) < away else 1.0
+        alpha, sigma, alpha_dot, sigma_dot = path.coefficients(ends, ends)
+        D = alpha_dot * sigma - alpha * sigma_dot
+        blind = (D.abs() <= 10 * torch.finfo(dtype).eps) & (given == "velocity")
+        low = away if blind[0] or (at_noise and alpha[0] < away) else 0.0
+        high = 1 - away if blind[1] or (at_data and sigma[1] < away) else 1.0
         t = t.clamp(low, high) if isinstance(t, Tensor) else min(max(t, low), high)
         return _convert(field(x, t, **cond), x, t, path, given, wanted)
 

@@ -165,7 +165,7 @@ WRONG = [
     ("6.3", lambda x, t, z: z - 2 / (1 - t) * (x - z), "μ = t z, not z"),
     ("6.3", lambda x, t, z: t * z - 2 / (1 - t) * (x - t * z), "not a velocity"),
     ("6.3", lambda x, t, z: z - 2 / (1 - t) ** 2 * (x - t * z), "once"),
-    ("6.3", lambda x, t, z: z - (x - t * z) / (1 - t) ** 2, "inner derivative"),
+    ("6.3", lambda x, t, z: z - (x - t * z) / (1 - t) ** 2, "your σ' is -1"),
     ("6.3", lambda x, t, z: z - 2 * (1 - t) * x, "function of ε"),
     ("6.3", lambda x, t, z: 2 * velocity(x, t, z), "u must be z"),
     ("6.3", lambda x, t, z: x, "u must be z"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flowlib.conversions import convert, converted, from_sd3, to_sd3
 from flowlib.mixtures import GaussianMixture
-from flowlib.paths import conical, cosine, linear, variance_preserving
+from flowlib.paths import AffinePath, conical, cosine, linear, variance_preserving
 from flowlib.solvers import DOPRI5, odeint
 
 KINDS = ["velocity", "data", "noise", "score"]
@@ -156,6 +156,21 @@ def test_singular_ends_are_refused_and_no_others(given, wanted, dtype):
         with pytest.raises(ValueError, match="sigma = 0"):
             convert(x, x, 1.0, variance_preserving(), given=given, wanted=wanted)
         assert convert(x, x, 1.0, conical(0.2), given=given, wanted=wanted).isfinite().all()
+
+
+def test_where_a_velocity_tells_nothing_it_is_refused_or_asked_a_little_away():
+    """On alpha = t^2, sigma = (1 - t)^2 both ends move with x alone, so that D = 2 t (1 - t) vanishes there."""
+    path = AffinePath("squeeze", lambda t: t**2, lambda t: (1 - t) ** 2, lambda t: 2 * t, lambda t: 2 * t - 2)
+    v, x = MIXTURE.marginal_velocity(path), points()
+    for wanted, t in itertools.product(("data", "noise"), (0.0, 1.0)):
+        with pytest.raises(ValueError, match=f"{wanted} cannot be told from velocity.*alpha' sigma"):
+            convert(v(x, t), x, t, path, given="velocity", wanted=wanted)
+    data = converted(v, path, given="velocity", wanted="data")
+    noise = converted(v, path, given="velocity", wanted="noise")
+    mean = MIXTURE.weights @ MIXTURE.means
+    # at distance 1.5e-8 the truth has moved by that, times 2 |x| at most; and rounding counts as 1e-16 |x| / 3e-8
+    for result, expected in ((data(x, 0.0), mean.expand_as(x)), (noise(x, 0.0), x), (data(x, 1.0), x)):
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
 
 
 def test_float32_errors_stay_small_up_to_the_margin():

@@ -40,9 +40,10 @@ choice(
         "destinations. A noise that was paired with a dog may well end as a cat.",
     ),
     Option(
-        "She averages the conditional velocities u(x|z) of all dogs with equal weights and follows that field.",
-        "Equal weights are prior weights: everything would end at the mean of the dogs. Posterior weights over the "
-        "dogs would do, but that is the exact field of a data set of dogs, and the trained network has no part in it.",
+        "She averages the velocities x₁ - x₀ of all pairs that end in dogs, with equal weights, and follows it.",
+        "Equal weights are prior weights: the average is one constant arrow, which carries the whole cloud of noise, "
+        "as it is, to the mean of the dogs. Posterior weights over the dogs would do, but that is the exact field of a "
+        "data set of dogs, and the trained network has no part in it.",
     ),
     hints=(
         "Write down the line of code that calls the network. What are its arguments?",
@@ -127,7 +128,7 @@ def grade_gaussian_velocity(u: Any) -> None:
             t * z - 2 / s * gap,
         ),
         ("divide by 1 - t once: σ'/σ = -2 (1 - t)/(1 - t)²", z - 2 / s**2 * gap),
-        ("the inner derivative of (1 - t)² counts: σ' = -2 (1 - t)", z - 1 / s**2 * gap),
+        ("your σ' is -1, the derivative of 1 - t; that of (1 - t)² is -2 (1 - t)", z - 1 / s**2 * gap),
         (
             "this is the velocity as a function of ε; u is asked for the place x, so ε = (x - μ)/σ",
             z - 2 * s * x,
@@ -197,7 +198,7 @@ def grade_loss(loss: Any) -> None:
     swapped, swapped_dot = a * x_0 + s * x_1, a_dot * x_0 + s_dot * x_1
     mistakes = [
         (
-            "the mean is over the batch alone: sum the squares over the d coordinates (yours is smaller by 1/d)",
+            "the mean is over the batch alone: sum the squares over the d coordinates (yours is d times too small)",
             right / 3,
         ),
         ("take the mean over the batch, not the sum", right * 7),
