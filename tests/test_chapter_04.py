@@ -163,11 +163,16 @@ def with_noise(make):
     return fm_loss
 
 
-def late_times(v, x_1, generator):
-    x_0, t = draws(x_1, generator)
-    t = t.sqrt()
-    s = columns(t, x_1)
-    return square(v((1 - s) * x_0 + s * x_1, t) - (x_1 - x_0))
+def with_times(make):
+    def fm_loss(v, x_1, generator):
+        x_0, t = draws(x_1, generator)[0], make(x_1, generator)
+        s = columns(t, x_1) if t.ndim == 1 else t
+        return square(v((1 - s) * x_0 + s * x_1, t) - (x_1 - x_0))
+
+    return fm_loss
+
+
+late_times = with_times(lambda x, g: torch.rand(len(x), generator=g, dtype=x.dtype).sqrt())
 
 
 def finite(log_weights=None, weights=None):
@@ -215,6 +220,10 @@ WRONG = [
     ("4.3", coin(lambda x, t: torch.sigmoid(2 * t * x / (1 - t) ** 2)), "probability of"),
     ("4.3", coin(lambda x, t: x.sign()), "likelier"),
     ("4.3", coin(lambda x, t: 0 * x), "arrows of t = 0"),
+    ("4.3", lambda x, t: x.sign() - x, "likelier"),
+    ("4.3", lambda x, t: -x, "arrows of t = 0"),
+    ("4.3", lambda x, t: 0 * x, "over everybody"),
+    ("4.3", lambda x, t: (1 + t) * torch.tanh(t * x / (1 - t) ** 2) - x, "for x₀"),
     ("4.3", lambda x, t: -velocity(x, t), "x₀ - x₁"),
     ("4.3", lambda x, t: 2 * velocity(x, t), "yours is"),
     ("4.3", lambda x, t: velocity(x, t).sum(), r"shape \(5,\)"),
@@ -301,6 +310,19 @@ WRONG = [
         loss_from(lambda v, x_0, x_1, t, s: square(v((1 - s) * x_0 + s * x_1, 1000 * t) - (x_1 - x_0))),
         "count to 1000",
     ),
+    ("4.4", with_times(lambda x, g: torch.randn(len(x), generator=g, dtype=x.dtype)), "yours run from -"),
+    ("4.4", with_times(lambda x, g: 2 * torch.rand(len(x), generator=g, dtype=x.dtype)), "yours run from"),
+    (
+        "4.4",
+        with_times(lambda x, g: torch.rand(x.shape, generator=g, dtype=x.dtype)),
+        "each number of a point",
+    ),
+    ("4.4", loss_from(lambda v, x_0, x_1, t, s: square(v((1 - s) * x_0 + s * x_1) - (x_1 - x_0))), "not 1$"),
+    (
+        "4.4",
+        loss_from(lambda v, x_0, x_1, t, s: square(v(t, (1 - s) * x_0 + s * x_1) - (x_1 - x_0))),
+        "points first",
+    ),
     (
         "4.4",
         loss_from(lambda v, x_0, x_1, t, s: square(v((1 - s) * x_0 + s * x_1, s) - (x_1 - x_0))),
@@ -382,9 +404,24 @@ WRONG = [
         ),
         "0 / 0 is NaN",
     ),
+    (
+        "4.5",
+        finite(
+            weights=lambda q, t: (
+                (-q / (2 * (1 - t) ** 2)).exp()
+                / ((-q / (2 * (1 - t) ** 2)).exp().sum(1, keepdim=True) + 1e-12)
+            )
+        ),
+        "outweighs",
+    ),
+    (
+        "4.5",
+        lambda x, t, points: exact_velocity(x, t, points) * (1 - t[:, None]) / (1 - t[:, None] + 1e-5),
+        "small number added",
+    ),
     ("4.5", divides_by_t, "NaN or infinity at t = 0"),
     ("4.5", clamped, "clamped"),
-    ("4.5", rounded, "yours is|rounded"),
+    ("4.5", rounded, "rounded"),
     ("4.5", lambda x, t, points: 3 * exact_velocity(x, t, points), "yours is"),
     ("4.5", lambda x, t, points: exact_velocity(x, t, points)[:, 0], "shape"),
     ("4.5", lambda x, t: x, "TypeError"),
@@ -400,6 +437,7 @@ WRONG = [
     ("4.6", lambda a, s: 0.0, "no field has loss 0"),
     ("4.6", lambda a, s: math.sqrt(math.pi / 2 * a * s), "root of the floor"),
     ("4.6", lambda a, s: math.pi / 2 * s / a, "not a / s"),
+    ("4.6", lambda a, s: math.pi / 2 * s * a**2, "missing from Var xₜ"),
     ("4.6", lambda a, s: a + s, "yours is"),
     ("4.6", lambda a, s: math.nan, "nan"),
     ("4.6", lambda a, s: "much", "a number"),

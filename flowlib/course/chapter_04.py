@@ -141,8 +141,21 @@ def grade_coin(velocity: Any) -> None:
             with_mean(torch.sign(x)),
         ),
         (
+            "this walks to the likelier of the two points; least squares wants the mean of both",
+            torch.sign(x) - x,
+        ),
+        (
             "these are the arrows of t = 0, where nothing is known of x₁; xₜ tells something about it",
             with_mean(0 * x),
+        ),
+        ("these are the arrows of t = 0, where nothing is known of x₁; xₜ tells something about it", -x),
+        (
+            "this is E[x₁ - x₀] over everybody; wanted is the mean over those who stand at x at time t",
+            0 * x,
+        ),
+        (
+            "E[x₀ | xₜ = x] is not x - t E[x₁ | xₜ = x]: solve xₜ = (1 - t) x₀ + t x₁ for x₀",
+            mean - (x - t * mean),
         ),
         ("time runs backwards: this is x₀ - x₁", -right),
         ("time runs backwards: here t = 1 is the data", -((torch.tanh(s * x / t**2)) - x) / t),
@@ -171,9 +184,16 @@ class _Witness:
         self.theta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
         self.asked: list[tuple[Tensor, Any]] = []
 
-    def __call__(self, x: Tensor, t: Any) -> Tensor:
+    def __call__(self, x: Tensor, *rest: Any) -> Tensor:
         if not isinstance(x, Tensor):
             raise GradeError(f"v(x_t, t) takes a tensor of points, not {type(x).__name__}")
+        if len(rest) != 1:
+            raise GradeError(
+                f"v(x_t, t) takes the points and their times, two arguments, not {1 + len(rest)}"
+            )
+        (t,) = rest
+        if isinstance(t, Tensor) and t.ndim > x.ndim:
+            raise GradeError("v takes the points first and the times second: v(x_t, t)")
         self.asked.append((x.detach().clone(), t.detach().clone() if isinstance(t, Tensor) else t))
         return self.answer(x)
 
@@ -225,6 +245,8 @@ def _shown(witness: _Witness, x_1: Tensor) -> tuple[Tensor, Tensor]:
             "one time for the whole batch: unbiased, but every gradient then sees a single t, and the noise is many "
             "times larger; draw one time for each pair"
         )
+    if t.shape == x_1.shape:
+        raise GradeError("each number of a point has a time of its own: draw one time for each pair, (B,)")
     if t.shape != x_1.shape[:1]:
         raise GradeError(f"v is called with times of shape (B,) = {(len(x_1),)}, not {tuple(t.shape)}")
     return x_t, t.to(x_1.dtype)
@@ -235,8 +257,10 @@ def _check_path(fm_loss: Any, shape: tuple[int, ...]) -> None:
     x_1 = torch.full(shape, SCALE, dtype=torch.float64)
     _, witness = _run(fm_loss, x_1, 0)
     x_t, t = _shown(witness, x_1)
-    if t.max() > 1.5:
+    if t.max() > 100:
         raise GradeError(f"times run from 0 to 1; yours reach {t.max():.3g}, as in codes that count to 1000")
+    if t.min() < 0 or t.max() > 1:
+        raise GradeError(f"times are uniform on [0, 1]; yours run from {t.min():.3g} to {t.max():.3g}")
     if len(t.unique()) == 1:
         raise GradeError(
             "one time for the whole batch: draw one time for each pair, or the gradient is many times noisier"
@@ -385,7 +409,7 @@ def _check_noise(x_0: Tensor, t: Tensor) -> None:
         "Make the table of logarithms, (B, n), from (x[:, None] - t[:, None, None] * points).square().sum(2). Its "
         "softmax over dim=1, times the points, is the mean of x₁.",
     ),
-    insight="a softmax over the data set: attention, with the points as keys and values and 1 - t as its temperature.",
+    insight="a softmax over the data set, with (1 - t)² as its temperature: an attention layer that looks up the data.",
 )
 def grade_exact_velocity(exact_velocity: Any) -> None:
     """exact_velocity(x, t, points) = E[x₁ - x₀ | xₜ = x] (B, d), for x (B, d), t (B,) in [0, 1) and points (n, d)."""
@@ -444,9 +468,15 @@ def grade_exact_velocity(exact_velocity: Any) -> None:
             (points[square.argmin(1)] - x) / s,
         ),
     ]
+    if agree(result, right, 1e-3) and not agree(result, right):
+        raise GradeError(
+            f"off by {(result - right).abs().max():.1e}: something is rounded, clamped or has a small number added. "
+            "For 0 <= t < 1 none of that is needed"
+        )
+    at = int((result - right).abs().max(1).values.argmax())
     otherwise = (
-        f"at x = ({x[0, 0]:.3f}, {x[0, 1]:.3f}), t = {t[0]:g} the velocity is ({right[0, 0]:.4f}, {right[0, 1]:.4f}); "
-        f"yours is ({result[0, 0]:.4f}, {result[0, 1]:.4f})"
+        f"at x = ({x[at, 0]:.3f}, {x[at, 1]:.3f}), t = {t[at]:g} the velocity is ({right[at, 0]:.4f}, "
+        f"{right[at, 1]:.4f}); yours is ({result[at, 0]:.4f}, {result[at, 1]:.4f})"
     )
     diagnose(result, right, mistakes, otherwise)
 
@@ -472,7 +502,8 @@ def grade_exact_velocity(exact_velocity: Any) -> None:
         expected = (log_weights.softmax(1) @ points - place) / 0.001
         if not agree(require_tensor(answer, x, signature), expected):
             raise GradeError(
-                "right until t = 0.65, wrong at t = 0.999: something is clamped or rounded where 1 - t is small"
+                "right until t = 0.65, wrong at t = 0.999: something is clamped or rounded where 1 - t is small, or a "
+                "small number in a denominator outweighs the sum of all weights. Work with logarithms: softmax"
             )
 
 
@@ -523,9 +554,11 @@ def grade_floor(floor: Any) -> None:
         ),
         ("this is the root of the floor; it is a mean square", right.sqrt()),
         (
-            "swap nothing: numerator a s, not a / s (as a → 0 every path starts at one point, and the floor is 0)",
+            "a² is missing from the numerator a² s²: the answer has a s, not a / s or s / a (as a → 0 every path "
+            "starts at one point, and the floor is 0)",
             math.pi * s / (2 * a),
         ),
+        ("Var x₀ = a² is missing from Var xₜ = t² s² + (1 - t)² a²", math.pi * s * a**2 / 2),
     ]
     at = int((result - right).abs().nan_to_num(math.inf).argmax())
     otherwise = (
