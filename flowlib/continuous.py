@@ -24,7 +24,8 @@ class Law(Protocol):
 
 
 def rademacher(x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Independent signs, +1 or -1 with equal odds, like x: the noise of least variance for Hutchinson's estimate.
+    """Independent signs, +1 or -1 with equal odds, like x: noise for Hutchinson's estimate, of least variance among
+    all with independent entries.
 
     >>> rademacher(torch.zeros(1, 4), torch.Generator().manual_seed(0))
     tensor([[-1., -1.,  1., -1.]])
@@ -108,6 +109,7 @@ def flow_with_log_det(
 
     Raises:
         TypeError: points in half precision, in which a sum of divergences is not to be trusted.
+        ValueError: the noise is not like x.
 
     Source: Chen et al. (2018), theorem 1 and section 4.
     """

@@ -53,6 +53,8 @@ def likelihood(
     direction=-1,
     weight=lambda h: -h,
     sign=-1,
+    reach=0.5,
+    delay=0.5,
     final=lambda log_p: log_p,
     end=lambda x_0, x_1: x_0,
 ):
@@ -62,10 +64,11 @@ def likelihood(
         h, x, integral = direction / steps, x_1, 0.0
         for n in range(steps):
             t = clock(n, h)
-            middle = x + h / 2 * v(x, t)
-            at = {"middle": middle, "start": x}[place]
+            middle = x + reach * h * v(x, t)
+            new = x + h * v(middle, t + delay * h)
+            at = {"middle": middle, "start": x, "end": new}[place]
             integral = integral + weight(h) * divergence(v, at, when(t, h))
-            x = x + h * v(middle, t + h / 2)
+            x = new
         return final(base(end(x, x_1)) + sign * integral)
 
     return log_likelihood
@@ -77,6 +80,7 @@ RIGHT = [
     ("3.3", gradients),
     ("3.3", gradients_by_autograd),
     ("3.3", lambda *a: torch.tensor(gradients(*a))),
+    ("3.3", lambda *a: torch.tensor(gradients(*a)).numpy()),
     ("3.4", hutchinson),
     ("3.4", hutchinson_of_a_sum),
     ("3.4", forward_mode),
@@ -193,7 +197,16 @@ WRONG = [
         "multiplied a\\(0\\) by x\\(1\\)",
     ),
     ("3.3", pair(second=lambda k, x, y: miss(k, x, y) * x), "took a\\(1\\) x₀"),
+    ("3.3", lambda *a: gradients(*a)[:1] * 2, "you integrated a\\(0\\)"),
+    ("3.3", lambda k, x, y: [g * miss(k, x, y) / 2 for g in gradients(k, x, y)], "the loss itself"),
+    ("3.3", lambda k, x, y: gradients(k, x, 0.0), "without the target"),
+    (
+        "3.3",
+        lambda k, x, y: (math.exp(k) * (x - y), x * math.exp(k) * (x - y)),
+        "compared it with the start",
+    ),
     ("3.3", lambda k, x, y: (0.0, 0.0), "finite differences"),
+    ("3.3", lambda k, x, y: {"x_0": 1.0, "k": 2.0}, "two numbers"),
     ("3.3", lambda k, x, y: gradients(k, x, y)[0], "two numbers, \\(dL"),
     ("3.3", lambda k, x, y: ("a", "b"), "not \\('a'"),
     ("3.3", lambda k, x, y: (math.nan, 1.0), "NaN"),
@@ -203,6 +216,7 @@ WRONG = [
     ("3.4", from_row(row), "dot product with e is missing$"),
     ("3.4", from_row(lambda x, u, e: row(x, u, e) * e), "sum over the coordinates is missing"),
     ("3.4", from_row(lambda x, u, e: torch.einsum("bij,bj->bi", jacobian(x, u), e)), "this is J e"),
+    ("3.4", from_row(lambda x, u, e: row(x, u, e) @ e.T), "pairs every point"),
     ("3.4", from_row(lambda x, u, e: (row(x, u, e) * e).sum()), "one number for the whole batch"),
     ("3.4", from_row(lambda x, u, e: (row(x, u, e) * e).sum(1).mean()), "mean over the batch"),
     ("3.4", from_row(lambda x, u, e: (row(x, u, e) * e).sum(0)), "not dim=0"),
@@ -246,6 +260,17 @@ WRONG = [
     ("3.5", likelihood(place="start", when=lambda t, h: t), "costs an order"),
     ("3.5", likelihood(place="start"), "old place"),
     ("3.5", likelihood(when=lambda t, h: 0.0), "at t = 0 throughout"),
+    ("3.5", likelihood(when=lambda t, h: t), "time of the step's start"),
+    ("3.5", likelihood(place="end", when=lambda t, h: t + h), "at the end of each step"),
+    ("3.5", likelihood(reach=1), "a whole one"),
+    ("3.5", likelihood(reach=-0.5), "wrong side of x"),
+    ("3.5", likelihood(delay=0, when=lambda t, h: t), "there at t"),
+    ("3.5", likelihood(clock=lambda n, h: 1 + (n + 1) * h), "one step ahead"),
+    (
+        "3.5",
+        likelihood(base=lambda x: normal(x) + x.shape[1] * math.log(2 * math.pi)),
+        "has the wrong sign: it is",
+    ),
     ("3.5", likelihood(base=lambda x: -x.square().sum(1) / 2), "constant -d/2 log\\(2π\\) of"),
     (
         "3.5",

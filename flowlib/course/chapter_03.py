@@ -111,12 +111,11 @@ def grade_adjoint(gradients: Any) -> None:
     rows = []
     for case in cases:
         pair = call(gradients, *case, signature=signature)
-        if not isinstance(pair, tuple | list | Tensor) or len(pair) != 2:
-            raise GradeError(f"{signature} must return two numbers, (dL/dx₀, dL/dk), not {pair!r}")
         try:
-            rows.append([float(g) for g in pair])
+            first, second = pair
+            rows.append([float(first), float(second)])
         except (TypeError, ValueError):
-            raise GradeError(f"{signature} must return two numbers, not {pair!r}") from None
+            raise GradeError(f"{signature} must return two numbers, (dL/dx₀, dL/dk), not {pair!r}") from None
     result = torch.tensor(rows, dtype=torch.float64)
     if not result.isfinite().all():
         raise GradeError(f"{signature} returned NaN or infinity")
@@ -172,8 +171,20 @@ def grade_adjoint(gradients: Any) -> None:
             pair_of(a_0, miss * x_0),
         ),
         (
-            "this is (a(1), a(1) x(1)): the second is right, the first is not at t = 0",
-            pair_of(miss, right[:, 1]),
+            "dL/dx₀ is right. For dL/dk you integrated a(0), without the factor ∂v/∂k = x(t) and at one time only",
+            pair_of(a_0, a_0),
+        ),
+        (
+            "a(1) is the derivative of the loss in x(1), which is x(1) - y: yours is the loss itself, (x(1) - y)²/2",
+            right * miss[:, None] / 2,
+        ),
+        (
+            "a(1) is the derivative of the loss in x(1), which is x(1) - y: yours is x(1), without the target",
+            pair_of(grown * grown * x_0, grown * grown * x_0 * x_0),
+        ),
+        (
+            "the loss compares y with the end x(1) = x₀ exp(k): you compared it with the start x₀",
+            pair_of(grown * (x_0 - y), grown * (x_0 - y) * x_0),
         ),
     ]
     otherwise = (
@@ -255,6 +266,11 @@ def grade_hutchinson(hutchinson: Any) -> None:
             raise GradeError("the sum over the coordinates is missing: (row * noise).sum(dim=1)")
         if agree(result, ahead):
             raise GradeError("this is J e, of shape (B, d); the dot product with e is missing")
+    if isinstance(result, Tensor) and result.shape == (6, 6) and agree(result, left @ noise.T):
+        raise GradeError(
+            "this pairs every point with the noise of every other: row @ noise.T has shape (B, B). Multiply entry by "
+            "entry and sum over dim=1"
+        )
     if isinstance(result, Tensor) and result.shape == () and agree(result, right.sum()):
         raise GradeError(
             "this is one number for the whole batch: sum over the coordinates, dim=1, and keep the points"
@@ -329,16 +345,19 @@ def _midpoint_back(
     direction: float = -1.0,
     start: float = 1.0,
     at: str = "middle",
-    euler: bool = False,
+    reach: float = 0.5,
+    delay: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
-    """x and the integral of div v over [0, 1], in midpoint steps of one variant or another."""
+    """x and the integral of div v over [0, 1]; a step reads v again `reach` of the way and `delay` of the time on."""
     h, integral = direction / steps, x.new_zeros(len(x))
     for n in range(steps):
         t = start + n * h
-        middle, s = (x, t) if euler else (x + h / 2 * v(x, t), t + h / 2)
+        middle, s = x + reach * h * v(x, t), t + delay * h
         place, when = {
             "middle": (middle, s),
             "before": (x, t),
+            "early": (middle, t),
+            "after": (x + h * v(middle, s), t + h),
             "untimed": (middle, 0.0),
             "start": (x, s),
         }[at]
@@ -385,7 +404,12 @@ def grade_log_likelihood(log_likelihood: Any) -> None:
     ahead, gained = _midpoint_back(_field, x_1, steps, direction=1.0, start=0.0)
     clockless, collected = _midpoint_back(_field, x_1, steps, start=0.0)
     mirrored = _midpoint_back(lambda x, t: _field(x, 1 - t), x_1, steps)
-    euler_0, euler_sum = _midpoint_back(_field, x_1, steps, euler=True)
+    euler_0, euler_sum = _midpoint_back(_field, x_1, steps, reach=0, delay=0)
+
+    def variant(**how: Any) -> Tensor:
+        end, total = _midpoint_back(_field, x_1, steps, **how)
+        return _normal(end) - total
+
     half_log = 3 / 2 * math.log(2 * math.pi)
     mistakes = [
         (
@@ -425,21 +449,40 @@ def grade_log_likelihood(log_likelihood: Any) -> None:
         (
             "the divergence is read at the start of each step, which costs an order: read it at the middle, where the "
             "velocity that moves the point comes from",
-            _normal(x_0) - _midpoint_back(_field, x_1, steps, at="before")[1],
+            variant(at="before"),
         ),
         (
             "the divergence is read at the right time but at the old place: use the middle point",
-            _normal(x_0) - _midpoint_back(_field, x_1, steps, at="start")[1],
+            variant(at="start"),
         ),
         (
             "the divergence is read at t = 0 throughout: pass the time of the middle to it",
-            _normal(x_0) - _midpoint_back(_field, x_1, steps, at="untimed")[1],
+            variant(at="untimed"),
+        ),
+        (
+            "the divergence is read at the middle point but at the time of the step's start: add h/2 to it",
+            variant(at="early"),
+        ),
+        ("the divergence is read at the end of each step: read it at the middle", variant(at="after")),
+        (
+            "the middle point is half a step away, x + h/2 v(x, t): yours is a whole one, x + h v(x, t)",
+            variant(reach=1),
+        ),
+        (
+            "the middle point is on the wrong side of x: h is negative here, and x + h/2 v(x, t) goes back",
+            variant(reach=-0.5),
+        ),
+        ("at the middle point the time is t + h/2: you read v and div v there at t", variant(delay=0)),
+        (
+            "the clock is one step ahead: the first step starts at t = 1, with n = 0 in t = 1 + n h",
+            variant(start=1 - 1 / steps),
         ),
         ("the constant -d/2 log(2π) of N(0, I) is missing", right + half_log),
         (
             "the constant of N(0, I) is -d/2 log(2π), with the dimension d = 3 in it; yours is that of one dimension",
             right + half_log * 2 / 3,
         ),
+        ("the constant of N(0, I) has the wrong sign: it is -d/2 log(2π)", right + 2 * half_log),
         ("log N(x; 0, I) has |x|²/2: the half is missing", right - x_0.square().sum(1) / 2),
         (
             "the step's length is missing from the integral: multiply each divergence with 1/N",

@@ -184,14 +184,11 @@ class _Witness:
         self.theta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
         self.asked: list[tuple[Tensor, Any]] = []
 
-    def __call__(self, x: Tensor, *rest: Any) -> Tensor:
+    def __call__(self, x: Tensor, t: Any = None) -> Tensor:
         if not isinstance(x, Tensor):
             raise GradeError(f"v(x_t, t) takes a tensor of points, not {type(x).__name__}")
-        if len(rest) != 1:
-            raise GradeError(
-                f"v(x_t, t) takes the points and their times, two arguments, not {1 + len(rest)}"
-            )
-        (t,) = rest
+        if t is None:
+            raise GradeError("the field takes the points and their times: v(x_t, t)")
         if isinstance(t, Tensor) and t.ndim > x.ndim:
             raise GradeError("v takes the points first and the times second: v(x_t, t)")
         self.asked.append((x.detach().clone(), t.detach().clone() if isinstance(t, Tensor) else t))
