@@ -109,6 +109,10 @@ def clamped(log_p, u):  # survives below, not above
     return (p[:, :, None] * u).sum(1) / p.sum(1, keepdim=True)
 
 
+def one_shift(log_p, u):  # survives a common shift, not points at different distances
+    return unstable(log_p - log_p.max(), u)
+
+
 def weighted(weights):
     return lambda log_p, u: (weights(log_p)[:, :, None] * u).sum(1)
 
@@ -167,6 +171,10 @@ WRONG = [
     ("6.3", lambda x, t, z: z - 2 / (1 - t) ** 2 * (x - t * z), "once"),
     ("6.3", lambda x, t, z: z - (x - t * z) / (1 - t) ** 2, "your σ' is -1"),
     ("6.3", lambda x, t, z: z - 2 * (1 - t) * x, "function of ε"),
+    ("6.3", lambda x, t, z: 2 * (z - x) / (1 - t), "twice the conical"),
+    ("6.3", lambda x, t, z: (z - x) / (1 - t) ** 2, "derive anew"),
+    ("6.3", lambda x, t, z: z - 2 * (x - t * z), "not by 1 - t"),
+    ("6.3", lambda x, t, z: z - 2 * (1 - t), "which is missing"),
     ("6.3", lambda x, t, z: 2 * velocity(x, t, z), "u must be z"),
     ("6.3", lambda x, t, z: x, "u must be z"),
     ("6.3", lambda x, t, z: velocity(x, t, z)[:, 0], "shape"),
@@ -224,7 +232,15 @@ WRONG = [
     ("6.4", asked_at(1), "asked at x₁"),
     ("6.4", asked_at(0), "asked at x₀"),
     ("6.4", summed_slopes, "whole batch"),
+    (
+        "6.4",
+        from_parts(
+            lambda a, s, a_dot, s_dot, x_0, x_1, t: (a * x_1 + s * x_0, t * (a_dot * x_1 + s_dot * x_0))
+        ),
+        "must be ones",
+    ),
     ("6.4", from_parts(right_parts, average=False), "one loss for each pair"),
+    ("6.4", residual(lambda v, u: (v - u).square().mean(0)), "for each coordinate"),
     ("6.4", overwriting, "modified in place"),
     ("6.4", detached, "no gradient flows"),
     ("6.4", lambda *a: 5 * loss(*a), "should be"),
@@ -247,6 +263,7 @@ WRONG = [
     ("6.5", weighted(lambda log_p: log_p.log_softmax(1)), "log_softmax"),
     ("6.5", unstable, "underflows"),
     ("6.5", clamped, "underflows"),
+    ("6.5", one_shift, "whole batch"),
     ("6.5", lambda log_p, u: marginal(log_p.clamp(max=100), u), "overflows"),
     ("6.5", lambda log_p, u: log_p.softmax(1)[:, :, None] * u, "sum them over the z"),
     ("6.5", lambda log_p, u: 2 * marginal(log_p, u), "the velocity is"),
@@ -266,8 +283,13 @@ WRONG = [
     ("6.6", lambda v, x, t: -x / (1 - t) ** 2, "one Gaussian"),
     ("6.6", lambda v, x, t: -x, "t = 0 only"),
     ("6.6", lambda v, x, t: -v / (1 - t), "no multiple"),
+    ("6.6", lambda v, x, t: v / (1 - t), "not x₁"),
     ("6.6", lambda v, x, t: v, "not the velocity itself"),
     ("6.6", lambda v, x, t: (t * v - x) / t, "not by t"),
+    ("6.6", lambda v, x, t: v - x / t, "lacks the factor"),
+    ("6.6", lambda v, x, t: (v - x / t) * (1 - t) / t, "inverse"),
+    ("6.6", lambda v, x, t: t * v - x / (1 - t), "brackets"),
+    ("6.6", lambda v, x, t: t * v / (1 - t), "x is missing"),
     ("6.6", lambda v, x, t: t / (1 - t) * (v - x / t), "at t = 0"),
     ("6.6", lambda v, x, t: score(v, x, t) + 1, "Test it on x₁ = 0"),
     ("6.6", lambda v, x, t: score(v, x, t).sum(1), "shape"),

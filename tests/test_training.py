@@ -140,7 +140,10 @@ def test_compile_compiles_the_network_and_trains_the_one_given(monkeypatch: pyte
     assert compiled == [net]
 
 
-def test_the_progress_bar_is_plain_text_on_standard_error(capsys: pytest.CaptureFixture[str]):
+def test_the_progress_bar_is_plain_text_on_standard_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     fit(Weight(), lambda v, g: v() ** 2 + 0.25, steps=200)
     out, err = capsys.readouterr()
     assert out == "" and "training: 100%" in err and "200/200" in err and "loss 0.25" in err

@@ -36,7 +36,7 @@ choice(
     ),
     Option(
         "She starts from the x₀ that was paired with a dog in training.",
-        "Pairs were drawn anew in every step, and the flow does not keep them: where paths cross, travelers swap "
+        "Pairs were drawn anew in every step, and the flow does not keep them: where the lines cross, travelers swap "
         "destinations. A noise that was paired with a dog may well end as a cat.",
     ),
     Option(
@@ -133,6 +133,16 @@ def grade_gaussian_velocity(u: Any) -> None:
             "this is the velocity as a function of ε; u is asked for the place x, so ε = (x - μ)/σ",
             z - 2 * s * x,
         ),
+        (
+            "twice the conical velocity: only the pull to the center doubles, while the center moves with μ' = z",
+            2 * (z - x) / s,
+        ),
+        (
+            "this is the conical velocity with σ = (1 - t)² in the place of its 1 - t; derive anew, from μ and σ",
+            (z - x) / s**2,
+        ),
+        ("divide by σ = (1 - t)², not by 1 - t: σ'/σ = -2 (1 - t)/(1 - t)²", z - 2 * gap),
+        ("σ' acts on ε = (x - μ)/σ, which is missing", z - 2 * s),
     ]
     result = require_tensor(call(u, x.clone(), t.clone(), z.clone(), signature=signature), x, signature)
     otherwise = (
@@ -252,11 +262,19 @@ def grade_loss(loss: Any) -> None:
             "all pairs got the slopes of the whole batch, summed: jvp with a tangent of ones gives each time its own",
             square(x_t, a_dot.sum() * x_1 + s_dot.sum() * x_0).mean(),
         ),
+        (
+            "your slopes are t α' and t σ': the tangent given to jvp must be ones, not t",
+            square(x_t, t[:, None] * u_t).mean(),
+        ),
     ]
     ends = x_0.clone(), x_1.clone()
     result = call(loss, v, *ends, t.clone(), alpha, sigma, signature=signature)
     if isinstance(result, Tensor) and result.shape == (7,):
         raise GradeError("this is one loss for each pair, (B,); take their mean, so that it can be minimized")
+    if isinstance(result, Tensor) and result.shape == (3,):
+        raise GradeError(
+            "this is one loss for each coordinate, (d,); sum the squares over dim=1 before the mean"
+        )
     if not (torch.equal(ends[0], x_0) and torch.equal(ends[1], x_1)):
         raise GradeError("x_0 or x_1 was modified in place: the caller's points must survive")
     result = require_tensor(result, right, signature)
@@ -357,6 +375,12 @@ def grade_marginal(marginal: Any) -> None:
                 f"right, but not for log_p around {shift:g}, where exp(log_p) {what}: subtract the largest log_p "
                 "of each point first, or let softmax do it"
             )
+    apart = torch.tensor([[0.0], [-2000.0], [2000.0], [-4000.0]], dtype=log_p.dtype)
+    if not _equals(call(marginal, log_p + apart, u.clone(), signature=signature), right):
+        raise GradeError(
+            "right, but not when one point is much farther out than another: subtract the largest log_p of each "
+            "point (over dim=1), not that of the whole batch"
+        )
 
 
 @exercise(
@@ -400,9 +424,19 @@ def grade_score(score: Any) -> None:
         ),
         ("this is the score of N(0, I): right at t = 0 only", -x),
         ("the score is no multiple of the velocity: solve for E₀ first", -v / s),
-        ("the score is no multiple of the velocity: solve for E₀ first", v / s),
+        (
+            "this is v/(1 - t), which is -(x - E₁)/σ²: given x₁ the mean of xₜ is t x₁, not x₁",
+            v / s,
+        ),
         ("the score is not the velocity itself", v.clone()),
-        ("divide by σ = 1 - t, the size of the noise, not by t", (t * v - x) / t),
+        (
+            "divide t v - x by σ = 1 - t, the size of the noise, not by t (if yours is v - x/t: it lacks the factor "
+            "α/(σD) = t/(1 - t))",
+            (t * v - x) / t,
+        ),
+        ("v - x/t must be multiplied by α/(σD) = t/(1 - t), not by its inverse", (v - x / t) * s / t),
+        ("the whole of t v - x is divided by σ = 1 - t: mind the brackets", t * v - x / s),
+        ("x is missing: E₀ = x - t v", t * v / s),
     ]
     result = require_tensor(
         call(score, v.clone(), x.clone(), t.clone(), signature=signature), x, f"{signature}"
