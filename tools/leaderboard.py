@@ -18,17 +18,19 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "flowlib" / "course" / "leaderboard.json"
 PAGE = ROOT / "book" / "appendices" / "leaderboard.md"
 CHAPTERS = {4: "04-flow-matching", 6: "06-conditional-flow-matching"}
-COLUMNS = {
-    "W2 at 1": "$W_2$, 1 ev.",
+QUALITY = {
+    "W2 at 1": "$W_2$ after 1",
     "W2 at 2": "2",
     "W2 at 4": "4",
-    "W2 at 8": "8",
+    "W2 at 8": "8 evaluations",
     "W2 at adaptive": "adaptive",
-    "nfe": "evaluations",
+}
+REST = {
+    "nfe": "Evaluations",
     "nll": "NLL",
     "npe": "NPE",
-    "field_error": "field error",
-    "seconds": "seconds",
+    "field_error": "Field error",
+    "seconds": "Seconds",
 }
 HEAD = """\
 # Leaderboard
@@ -40,8 +42,8 @@ standard deviation behind ±. The learning rate was chosen once, with the linear
 - $W_2$ is the exact 2-Wasserstein distance between {points:,} samples and as many points of the target, in the plane's
   units. Both are drawn *balanced* (as many points on each piece of a law), which cuts the noise of the comparison by
   half; such numbers are lower than those of independent draws and do not compare with published ones. With 1, 2, 4 or
-  8 evaluations the solver is Euler's; *adaptive* is Dormand-Prince at tolerance $10^{{-5}}$, and *evaluations* says
-  how many of the field it took.
+  8 evaluations of the field the solver is Euler's; *adaptive* is Dormand-Prince at tolerance $10^{{-5}}$, and
+  *Evaluations* says how many it took.
 - The **floor** is the $W_2$ between two balanced samples of the target itself: no model can expect to do better.
 - NLL is the mean negative log-likelihood of the target's points, in nats. It exceeds the entropy by
   $\\mathrm{{KL}}(\\text{{target}} \\,\\|\\, \\text{{model}})$.
@@ -62,10 +64,24 @@ def read() -> dict[str, Any]:
 
 
 def spread(values: list[float], digits: int) -> str:
-    """`0.283 ± 0.004`: the mean and the standard deviation."""
+    """`0.283 ± 0.004` in one piece: the mean and the standard deviation."""
     if len(set(values)) == 1:
         return f"{values[0]:.{digits}f}"
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+    mean, deviation = statistics.mean(values), statistics.stdev(values)
+    return f"{mean:.{digits}f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{deviation:.{digits}f}"
+
+
+def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
+    """One table of these measures, in which some row has something to say."""
+    measured = [{"seconds": r["seconds"], **r["scores"]} for r in rows]
+    columns = {c: words for c, words in columns.items() if any(c in m for m in measured)}
+    text = f"| Method | {' | '.join(columns.values())} |\n|---|{'---|' * len(columns)}\n"
+    for r, m in zip(rows, measured, strict=True):
+        method = f"[{r['method']}](../{CHAPTERS[r['chapter']]}.ipynb)"
+        digits = {"nfe": 0, "seconds": 0}
+        cells = [spread(m[c], digits.get(c, 3)) if any(m.get(c, ())) else "" for c in columns]
+        text += f"| {method} | {' | '.join(cells)} |\n"
+    return text
 
 
 def page(data: dict[str, Any]) -> str:
@@ -79,19 +95,9 @@ def page(data: dict[str, Any]) -> str:
     )
     for task, known in data["tasks"].items():
         rows = [r for r in data["rows"] if r["task"] == task]
-        columns = [c for c in COLUMNS if c == "seconds" or any(c in r["scores"] for r in rows)]
         entropy = f" Entropy of the target: {known['entropy']:.4f} nats." if known["entropy"] else ""
         text += f"\n## {task[0].upper()}{task[1:]}\n\nFloor of $W_2$: {known['floor']:.3f}.{entropy}\n\n"
-        text += f"| Method | Chapter | {' | '.join(COLUMNS[c] for c in columns)} |\n"
-        text += f"|---|---|{'---|' * len(columns)}\n"
-        for r in rows:
-            cells = []
-            for c in columns:
-                digits = {"nfe": 0, "seconds": 0}.get(c, 3)
-                values = r["seconds"] if c == "seconds" else r["scores"].get(c)
-                cells.append(spread(values, digits) if values and any(values) else "")
-            chapter = f"[{r['chapter']}](../{CHAPTERS[r['chapter']]}.ipynb)"
-            text += f"| {r['method']} | {chapter} | {' | '.join(cells)} |\n"
+        text += table(rows, QUALITY) + "\n" + table(rows, REST)
     return text
 
 
