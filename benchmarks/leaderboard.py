@@ -1,6 +1,6 @@
 """Train every method of the course on every task, with all seeds, and record how well it does at what cost.
 
-    python benchmarks/leaderboard.py                 # all rows, about eight minutes on one CPU thread
+    python benchmarks/leaderboard.py                 # all rows, about four minutes on one CPU thread
     python benchmarks/leaderboard.py "cosine path"   # only the methods whose name holds these words
 
 Writes flowlib/course/leaderboard.json, and from it the page book/appendices/leaderboard.md (tools/leaderboard.py). A
