@@ -81,7 +81,7 @@ def missing(find=importlib.util.find_spec, free=None):
 
 def fingerprint(root=ROOT):
     """What a complete environment of the checkout at `root` is marked with: a hash of all that decides its content."""
-    content = [str(root).encode()]  # where the editable installation of flowlib points
+    content = [str(root).encode()]  # where the editable installation points
     content += [(root / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
     return hashlib.sha256(b"\0".join(content)).hexdigest()
 
@@ -232,7 +232,7 @@ def python(*arguments):
     return subprocess.call([str(interpreter())] + list(arguments), env=surroundings(), cwd=str(ROOT))
 
 
-IN_STEP = ["tools/notebooks.py", "--check"]
+IN_STEP = ["-m", "tools.notebooks", "--check"]
 # Warnings are errors, all of them are shown, and a reference to something that is not there is one of them.
 BUILD = ["-c", "from jupyter_book.cli.main import main; main()", "build", ".", "-W", "--keep-going", "-n"]
 
@@ -254,7 +254,7 @@ def checks():
         ("notebooks in step with their sources", IN_STEP),
         ("ruff check", ["-m", "ruff", "check"]),
         ("ruff format", ["-m", "ruff", "format", "--check"]),
-        ("mypy", ["-m", "mypy", "flowlib"]),
+        ("mypy", ["-m", "mypy", "flowlib", "flowcourse"]),
         ("the book builds", BUILD),
         ("tests and doctests", tests()),
         ("every notebook runs (nbval)", nbval(*sorted((ROOT / "book").glob("*.ipynb")))),
@@ -362,7 +362,7 @@ def test():
 def generate(*arguments):
     """Make the notebooks again; with `--repository URL`, first change the repository's URL. Return the exit status."""
     set_up()
-    return python("tools/notebooks.py", *arguments)
+    return python("-m", "tools.notebooks", *arguments)
 
 
 def main(arguments):

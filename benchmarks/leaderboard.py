@@ -1,9 +1,9 @@
 """Train every method of the course on every task, with all seeds, and record how well it does at what cost.
 
-    python benchmarks/leaderboard.py                 # all rows, about four minutes on one CPU thread
-    python benchmarks/leaderboard.py "cosine path"   # only the methods whose name holds these words
+    python -m benchmarks.leaderboard                 # all rows, about four minutes on one CPU thread
+    python -m benchmarks.leaderboard "cosine path"   # only the methods whose name holds these words
 
-Writes flowlib/course/leaderboard.json, and from it the page book/appendices/leaderboard.md (tools/leaderboard.py). A
+Writes flowcourse/leaderboard.json, and from it the page book/appendices/leaderboard.md (tools/leaderboard.py). A
 new method is one entry in METHODS; rows of methods that are not run stay as they were recorded.
 """
 
@@ -12,17 +12,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import platform
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from flowlib.course.budgets import generator
-from flowlib.course.family import BATCH, SEEDS, STEPS, TASKS, Member, Task, evaluate, train
+from flowcourse.budgets import generator
+from flowcourse.family import BATCH, SEEDS, STEPS, TASKS, Member, Task, evaluate, train
 from flowlib.fields import Field
 from flowlib.matching import cfm_loss
 from flowlib.mixtures import GaussianMixture

@@ -27,7 +27,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowlib.continuous import log_prob, rademacher, velocity_and_divergence
+from flowlib.continuous import log_prob
+from flowlib.derivatives import rademacher, velocity_and_divergence
 from flowlib.matching import cfm_loss
 from flowlib.mixtures import GaussianMixture
 from flowlib.nets import VelocityMLP

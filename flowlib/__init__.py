@@ -1,4 +1,9 @@
-"""flowlib: the small PyTorch library that the chapters of the course share.
+"""flowlib: flow-based generative models in PyTorch, from the vector field up.
+
+    import flowlib as fl
+
+    v = fl.eight_gaussians().marginal_velocity(fl.linear)            # the exact field from N(0, I) to the data
+    x_1 = fl.odeint(v, torch.randn(1000, 2), steps=50, method=fl.RK4)
 
 Conventions, stated once:
 
@@ -7,8 +12,135 @@ Conventions, stated once:
   `promote_types(float32, x.dtype)`: never half precision, and float64 when the points are float64.
 - A *field* is any callable `v(x, t, **cond)` that returns a tensor like x. A *path* gives (x_t, u_t) from
   (x_0, x_1, t). A *coupling* re-pairs (x_0, x_1). Everything else is a function of these three nouns.
-- Randomness enters through `generator=` alone; nothing touches torch's or numpy's global state.
-- A bad argument raises ValueError or TypeError that names what came and what was expected.
+- Keyword arguments that a function does not know are conditions, and are passed on to the field.
+- Densities are in nats.
+- Randomness enters through `generator=` alone; nothing touches torch's or numpy's global state. Without a `device=`,
+  random tensors are made where the generator lives.
+- A bad argument raises ValueError (shapes, ranges) or TypeError (types, dtypes) that names what came and what was
+  expected; a solver that cannot proceed raises FloatingPointError and never returns NaN in silence.
 """
 
+from flowlib.continuous import Law, flow_with_log_det, log_prob, nll_loss, odeint_adjoint
+from flowlib.conversions import Prediction, convert, converted, from_sd3, to_sd3
+from flowlib.couplings import Coupling, independent
+from flowlib.data import Toy, checkerboard, eight_gaussians, moons, pinwheel, s_curve, three_arms
+from flowlib.derivatives import continuity_residual, divergence, pullback, rademacher, velocity_and_divergence
+from flowlib.empirical import Empirical, EmpiricalVelocity
+from flowlib.fields import (
+    Field,
+    LinearField,
+    TravelingVortex,
+    expand_time,
+    rotation,
+    saddle,
+    shear,
+    spiral,
+)
+from flowlib.matching import cfm_loss
+from flowlib.metrics import energy_distance, noise_floor, sliced_wasserstein2, wasserstein2
+from flowlib.mixtures import GaussianMixture, MarginalVelocity
+from flowlib.nets import SeededLinear, VelocityMLP, time_embedding
+from flowlib.normalizing import (
+    AffineCoupling,
+    BaseLaw,
+    CouplingTransform,
+    Flow,
+    MaskedAutoregressive,
+    SplineCoupling,
+    StandardNormal,
+    bits_per_dimension,
+    dequantize,
+)
+from flowlib.paths import AffinePath, conical, cosine, linear, variance_preserving
+from flowlib.solvers import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau, odeint
+from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
+from flowlib.times import Times, uniform
+from flowlib.training import EMA, Run, cosine_decay, fit, fused_adam, no_decay
+from flowlib.transforms import ActNorm, Composition, Inverse, InvertibleLinear, Permutation, Transform
+
 __version__ = "0.1.0"
+__all__ = [
+    "DOPRI5",
+    "EMA",
+    "EULER",
+    "HEUN",
+    "MIDPOINT",
+    "RK4",
+    "ActNorm",
+    "AffineBijection",
+    "AffineCoupling",
+    "AffinePath",
+    "BaseLaw",
+    "Bijection",
+    "Composition",
+    "Coupling",
+    "CouplingTransform",
+    "Empirical",
+    "EmpiricalVelocity",
+    "Field",
+    "Flow",
+    "GaussianMixture",
+    "Inverse",
+    "InvertibleLinear",
+    "Law",
+    "LinearField",
+    "MarginalVelocity",
+    "MaskedAutoregressive",
+    "Permutation",
+    "Prediction",
+    "Run",
+    "SeededLinear",
+    "SplineBijection",
+    "SplineCoupling",
+    "StandardNormal",
+    "Tableau",
+    "Times",
+    "Toy",
+    "Transform",
+    "TravelingVortex",
+    "VelocityMLP",
+    "bits_per_dimension",
+    "cfm_loss",
+    "checkerboard",
+    "conical",
+    "continuity_residual",
+    "convert",
+    "converted",
+    "cosine",
+    "cosine_decay",
+    "dequantize",
+    "divergence",
+    "eight_gaussians",
+    "energy_distance",
+    "expand_time",
+    "fit",
+    "flow_with_log_det",
+    "from_sd3",
+    "fused_adam",
+    "independent",
+    "linear",
+    "log_prob",
+    "moons",
+    "nll_loss",
+    "no_decay",
+    "noise_floor",
+    "odeint",
+    "odeint_adjoint",
+    "pinwheel",
+    "pullback",
+    "rademacher",
+    "rational_quadratic_spline",
+    "rotation",
+    "s_curve",
+    "saddle",
+    "shear",
+    "sliced_wasserstein2",
+    "spiral",
+    "three_arms",
+    "time_embedding",
+    "to_sd3",
+    "uniform",
+    "variance_preserving",
+    "velocity_and_divergence",
+    "wasserstein2",
+]

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from flowlib import fields
-from flowlib.fields import Field, pullback
+from flowlib.derivatives import velocity_and_divergence
+from flowlib.fields import Field
 from flowlib.solvers import DOPRI5, MIDPOINT, Tableau, odeint
 
 
@@ -21,63 +21,6 @@ class Law(Protocol):
 
     def log_prob(self, x: Tensor, /) -> Tensor:
         """log p(x) in nats (B,), at points x (B, *D)."""
-
-
-def rademacher(x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Independent signs, +1 or -1 with equal odds, like x: noise for Hutchinson's estimate, of least variance among
-    all with independent entries.
-
-    >>> rademacher(torch.zeros(1, 4), torch.Generator().manual_seed(0))
-    tensor([[-1., -1.,  1., -1.]])
-    """
-    return torch.empty_like(x, requires_grad=False).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-
-
-def velocity_and_divergence(
-    v: Field, x: Tensor, t: Tensor | float, *, noise: Tensor | None = None, **cond: object
-) -> tuple[Tensor, Tensor]:
-    """v(x, t), like x (B, *D), and its divergence (B,), from one evaluation of the field: see `divergence`."""
-    if noise is None:
-        return fields.velocity_and_divergence(v, x, t, **cond)
-    if noise.shape != x.shape or noise.dtype != x.dtype:
-        raise ValueError(
-            f"noise must be like x, {tuple(x.shape)} in {x.dtype}, got {tuple(noise.shape)} in {noise.dtype}"
-        )
-    velocity, pull = pullback(v, x, t, **cond)
-    return velocity, (pull(noise) * noise).flatten(1).sum(1)
-
-
-def divergence(
-    v: Field, x: Tensor, t: Tensor | float, *, noise: Tensor | None = None, **cond: object
-) -> Tensor:
-    r"""The divergence of the field at each point, exactly or as Hutchinson's estimate from one draw of noise e:
-
-        div v = tr J = sum_i dv_i / dx_i,        div v ~ e^T J e,  unbiased if E[e e^T] = I.
-
-    With S the symmetric part of J, the estimate has variance 2 sum_{i != j} S_ij^2 if the entries of e are random signs
-    (`rademacher`), and 2 sum_ij S_ij^2 if they are Gaussian.
-
-    Args:
-        v: a field whose value at a point depends on that point alone (no batch statistics).
-        x: points (B, *D).
-        t: a scalar or (B,).
-        noise: None for the exact divergence, at the price of d backward passes; e, like x, for the estimate, at one.
-        **cond: passed on to the field.
-
-    Returns:
-        (B,), in units of 1 / time. It can be differentiated if gradients are enabled and x or a parameter wants one.
-
-    Raises:
-        ValueError: the noise is not like x.
-
-    Source: Hutchinson (1990); Grathwohl et al. (2019), section 3.1, who integrate it.
-
-    >>> swirl = lambda x, t: torch.stack([x[:, 0] + 5 * x[:, 1], 2 * x[:, 1]], dim=1)
-    >>> x = torch.zeros(1, 2)
-    >>> divergence(swirl, x, 0.0), divergence(swirl, x, 0.0, noise=torch.tensor([[1.0, -1.0]]))
-    (tensor([3.]), tensor([-2.]))
-    """
-    return velocity_and_divergence(v, x, t, noise=noise, **cond)[1]
 
 
 def flow_with_log_det(

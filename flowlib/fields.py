@@ -1,4 +1,4 @@
-"""Velocity fields: what a field is, a few whose flow is known, and the continuity equation (chapter 1)."""
+"""Velocity fields: what a field is, and a few whose flow is known (chapter 1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import jvp
 
 # Any callable v(x, t, **cond) with x (B, *D) and t a scalar or (B,); its values are shaped and typed like x.
 Field = Callable[..., Tensor]
@@ -38,7 +37,7 @@ def expand_time(t: Tensor | float, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearField:
     """The field v(x) = A x, whose flow is the matrix exponential: phi_{t0 -> t1}(x) = expm((t1 - t0) A) x.
 
     Args:
@@ -75,24 +74,24 @@ class Linear:
         return torch.tensor(self.matrix, dtype=x.dtype, device=x.device)
 
 
-def rotation(omega: float = 2 * math.pi) -> Linear:
+def rotation(omega: float = 2 * math.pi) -> LinearField:
     """Rigid rotation of the plane at `omega` radians per unit of time, counterclockwise."""
-    return Linear(((0.0, -omega), (omega, 0.0)))
+    return LinearField(((0.0, -omega), (omega, 0.0)))
 
 
-def shear(rate: float = 1.0) -> Linear:
+def shear(rate: float = 1.0) -> LinearField:
     """Shear: the velocity points along x_1 and grows with x_2."""
-    return Linear(((0.0, rate), (0.0, 0.0)))
+    return LinearField(((0.0, rate), (0.0, 0.0)))
 
 
-def saddle(rate: float = 1.0) -> Linear:
+def saddle(rate: float = 1.0) -> LinearField:
     """Stretch along x_1, squeeze along x_2, at the same rate: areas stay."""
-    return Linear(((rate, 0.0), (0.0, -rate)))
+    return LinearField(((rate, 0.0), (0.0, -rate)))
 
 
-def spiral(rate: float = -0.7, omega: float = 2 * math.pi) -> Linear:
+def spiral(rate: float = -0.7, omega: float = 2 * math.pi) -> LinearField:
     """Rotation at `omega` radians per unit of time while distances from the origin change as exp(rate t)."""
-    return Linear(((rate, -omega), (omega, rate)))
+    return LinearField(((rate, -omega), (omega, rate)))
 
 
 @dataclass(frozen=True)
@@ -125,130 +124,3 @@ class TravelingVortex:
         offset = x - torch.lerp(start, end, expand_time(t, x).to(x.dtype))
         speed = self.strength * torch.exp(-offset.square().sum(1) / (2 * self.radius**2))
         return speed[:, None] * torch.stack([-offset[:, 1], offset[:, 0]], dim=1)
-
-
-def pullback(
-    v: Field, x: Tensor, t: Tensor | float, **cond: object
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The velocity at x, and the map e -> J^T e with J = dv/dx there: what backward differentiation gives at one pass.
-
-    Both can be differentiated further if gradients are enabled and x, a parameter of v or a condition asks for one;
-    otherwise no graph is kept.
-
-    Args:
-        v: a field whose value at a point depends on that point alone (no batch statistics).
-        x: points (B, *D).
-        t: a scalar or (B,).
-        **cond: passed on to the field.
-
-    Returns:
-        v(x, t), like x; and the map, which takes e like x, or several at once (n, B, *D), to J^T e of that shape.
-
-    Raises:
-        RuntimeError: in inference mode, which forbids derivatives.
-
-    >>> velocity, pull = pullback(shear(), torch.tensor([[0.0, 3.0]]), 0.0)
-    >>> velocity, pull(torch.tensor([[1.0, 0.0]]))
-    (tensor([[3., 0.]]), tensor([[0., 1.]]))
-    """
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("derivatives of a field are not to be had in inference mode: use torch.no_grad()")
-    enabled = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # a view, so that what else was computed from x, such as a condition, counts as a constant here
-        y = x.view_as(x) if enabled and x.requires_grad else x.detach().requires_grad_()
-        velocity = v(y, t, **cond)
-    wanted = enabled and (x.requires_grad or _asks_for_more(velocity, y))
-
-    def pull(e: Tensor) -> Tensor:
-        if not velocity.requires_grad:
-            return torch.zeros_like(e)
-        (back,) = torch.autograd.grad(
-            velocity,
-            y,
-            e,
-            retain_graph=True,
-            create_graph=wanted,
-            allow_unused=True,
-            is_grads_batched=e.ndim > x.ndim,
-        )
-        return torch.zeros_like(e) if back is None else back
-
-    return velocity if wanted else velocity.detach(), pull
-
-
-def _asks_for_more(value: Tensor, leaf: Tensor) -> bool:
-    """Whether value depends on a tensor that wants a gradient, other than the leaf."""
-    waiting, seen = [value.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if getattr(node, "variable", leaf) is not leaf:
-            return True
-        waiting += [following for following, _ in node.next_functions]
-    return False
-
-
-def velocity_and_divergence(v: Field, x: Tensor, t: Tensor | float, **cond: object) -> tuple[Tensor, Tensor]:
-    """v(x, t), like x (B, *D), and div v, (B,), from one pass of the field forward and d back: see `divergence`."""
-    velocity, pull = pullback(v, x, t, **cond)
-    d = x.shape[1:].numel()
-    # Several rows of the Jacobian at once save time as long as they stay in the cache, or on a GPU keep it busy.
-    together = min(d, (65536 if x.is_cuda else 4096) // max(1, len(x)))
-    together = together if together >= 8 else 1
-    total = x.new_zeros(len(x))
-    for i in range(0, d, together):
-        n = min(together, d - i)
-        e = x.new_zeros(n, d)
-        e.diagonal(i).fill_(1)  # e_i, ..., e_{i + n - 1}
-        e = e.reshape(n, 1, *x.shape[1:]).expand(n, *x.shape)
-        rows = pull(e if n > 1 else e[0]).reshape(n, len(x), d)
-        total = total + rows[:, :, i : i + n].diagonal(dim1=0, dim2=2).sum(1)
-    return velocity, total
-
-
-def divergence(v: Field, x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
-    """The divergence of the field, exactly: div v = sum_i dv_i / dx_i, one backward pass for each dimension.
-
-    Args:
-        v: a field whose value at a point depends on that point alone (no batch statistics).
-        x: points (B, *D).
-        t: a scalar or (B,).
-        **cond: passed on to the field.
-
-    Returns:
-        (B,), in units of 1 / time.
-
-    >>> divergence(spiral(rate=-0.5), torch.zeros(1, 2), 0.0)
-    tensor([-1.])
-    """
-    return velocity_and_divergence(v, x, t, **cond)[1]
-
-
-def continuity_residual(
-    log_prob: Callable[[Tensor, Tensor], Tensor], v: Field, x: Tensor, t: Tensor | float, **cond: object
-) -> Tensor:
-    r"""By how much a density and a field miss the continuity equation, relative to the density.
-
-        r = (d/dt p + div(p v)) / p = d/dt log p + v . grad log p + div v
-
-    The first two terms are one directional derivative of log p, along (v, 1): the rate at which log p changes for an
-    observer who moves with the flow. The residual is zero wherever v generates p_t.
-
-    Args:
-        log_prob: log p_t(x) in nats, called as log_prob(x, t) with x (B, *D) and t (B,), and differentiable in both.
-        v: the field, called as v(x, t, **cond).
-        x: points (B, *D).
-        t: a scalar or (B,).
-
-    Returns:
-        (B,), in units of 1 / time.
-
-    Source: Villani, Topics in Optimal Transportation, theorem 5.34; Lipman et al. (2023), equation 26.
-    """
-    times = expand_time(t, x).reshape(-1).expand(len(x)).contiguous()
-    velocity = v(x, times, **cond)
-    carried: Tensor = jvp(log_prob, (x, times), (velocity, torch.ones_like(times)))[1]
-    return carried + divergence(v, x, times, **cond)

@@ -97,7 +97,7 @@ class VelocityMLP(nn.Module):
             )
         self.dimension, self.classes = dimension, classes
         widths = [dimension + 1] + depth * [width] + [dimension]
-        self.first, *others = [_Linear(a, b, generator) for a, b in itertools.pairwise(widths)]
+        self.first, *others = [SeededLinear(a, b, generator) for a, b in itertools.pairwise(widths)]
         self.rest = nn.ModuleList(others)
         self.label: nn.Embedding | None = None
         if classes:
@@ -130,7 +130,7 @@ class VelocityMLP(nn.Module):
         return labels
 
 
-class _Linear(nn.Linear):
+class SeededLinear(nn.Linear):
     """A linear layer with torch's first weights, uniform on +-1 / sqrt(inputs), but drawn from the generator."""
 
     def __init__(self, inputs: int, outputs: int, generator: Generator | None) -> None:

@@ -21,8 +21,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import linear
 
-from flowlib.nets import _Linear
-from flowlib.splines import Affine, Bijection, Spline, rational_quadratic_spline
+from flowlib.nets import SeededLinear
+from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
 from flowlib.transforms import (
     ActNorm,
     Composition,
@@ -35,17 +35,17 @@ from flowlib.transforms import (
 
 __all__ = [
     "ActNorm",
-    "Affine",
+    "AffineBijection",
     "AffineCoupling",
     "Bijection",
     "Composition",
-    "Coupling",
+    "CouplingTransform",
     "Flow",
     "Inverse",
     "InvertibleLinear",
     "MaskedAutoregressive",
     "Permutation",
-    "Spline",
+    "SplineBijection",
     "SplineCoupling",
     "StandardNormal",
     "Transform",
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-class Coupling(Transform):
+class CouplingTransform(Transform):
     """One part of the coordinates stays, and decides how each of the others is mapped:
 
         y_a = x_a,    y_b = g(x_b; theta(x_a)),        log |det dy/dx| = sum_b log g'(x_b; theta(x_a)),
@@ -94,7 +94,7 @@ class Coupling(Transform):
         self.sizes, self.bijection, self.flip = (dimension // 2, dimension - dimension // 2), bijection, flip
         kept, moved = reversed(self.sizes) if flip else self.sizes
         widths = [kept] + depth * [width] + [moved * bijection.count]
-        self.net = _perceptron([_Linear(a, b, generator) for a, b in itertools.pairwise(widths)])
+        self.net = _perceptron([SeededLinear(a, b, generator) for a, b in itertools.pairwise(widths)])
 
     def _theta(self, kept: Tensor) -> Tensor:
         """The numbers that map the other coordinates, (..., moved, count)."""
@@ -120,36 +120,21 @@ class Coupling(Transform):
         return self._whole(y_a, x_b), log_slope.sum(-1)
 
 
-class AffineCoupling(Coupling):
-    """The coupling of RealNVP: y_b = m(x_a) + e^{s(x_a)} x_b. For the arguments see `Coupling`.
+def AffineCoupling(dimension: int, **options: Any) -> CouplingTransform:
+    """The coupling of RealNVP, y_b = m(x_a) + e^{s(x_a)} x_b; options as in `CouplingTransform`.
 
     Source: Dinh et al. (2017), equations 4 and 5.
-
-    >>> coupling = AffineCoupling(2, generator=Generator().manual_seed(0))
-    >>> y, log_det = coupling(torch.tensor([1.0, 2.0]))
-    >>> y.detach(), log_det.detach()  # it starts as the identity
-    (tensor([1., 2.]), tensor(0.))
     """
-
-    def __init__(self, dimension: int, **options: Any) -> None:
-        super().__init__(dimension, Affine(), **options)
+    return CouplingTransform(dimension, AffineBijection(), **options)
 
 
-class SplineCoupling(Coupling):
+def SplineCoupling(dimension: int, *, bins: int = 8, bound: float = 5.0, **options: Any) -> CouplingTransform:
     """The coupling of neural spline flows: from data to noise, x_b is a rational-quadratic spline of y_b whose knots
     depend on y_a. Outside [-bound, bound] it is the identity: standardize the data first, with an ActNorm.
 
-    Args:
-        dimension: d, of the points, at least 2.
-        bins: of each spline.
-        bound: the splines' largest knot.
-        **options: as in `Coupling`.
-
     Source: Durkan et al. (2019), section 3.
     """
-
-    def __init__(self, dimension: int, *, bins: int = 8, bound: float = 5.0, **options: Any) -> None:
-        super().__init__(dimension, Spline(bins, bound), **options)
+    return CouplingTransform(dimension, SplineBijection(bins, bound), **options)
 
 
 class MaskedAutoregressive(Transform):
@@ -177,7 +162,7 @@ class MaskedAutoregressive(Transform):
     def __init__(
         self,
         dimension: int,
-        bijection: Bijection = Affine(),  # noqa: B008
+        bijection: Bijection = AffineBijection(),  # noqa: B008
         *,
         flip: bool = False,
         width: int = 64,
@@ -218,7 +203,7 @@ class MaskedAutoregressive(Transform):
         return x, log_slope.sum(-1)
 
 
-class _MaskedLinear(_Linear):
+class _MaskedLinear(SeededLinear):
     """A linear layer whose weights count where the mask (outputs, inputs) is true."""
 
     mask: Tensor
@@ -240,7 +225,7 @@ def _perceptron(layers: Sequence[nn.Linear]) -> nn.Sequential:
     return nn.Sequential(first, *[module for layer in others for module in (nn.ReLU(), layer)])
 
 
-class Base(Protocol):
+class BaseLaw(Protocol):
     """A law of noise: a StandardNormal, or a GaussianMixture."""
 
     def log_prob(self, x: Tensor, /) -> Tensor:
@@ -296,7 +281,7 @@ class Flow(nn.Module):
     tensor(True)
     """
 
-    def __init__(self, base: Base, transforms: Iterable[Transform]) -> None:
+    def __init__(self, base: BaseLaw, transforms: Iterable[Transform]) -> None:
         super().__init__()
         self.base, self.transform = base, Composition(transforms)
 

@@ -70,7 +70,7 @@ class AffinePath:
         return x_t, u_t
 
 
-class _Linear(AffinePath):
+class _StraightPath(AffinePath):
     """The straight path: the same pair in two passes over the points, where the general formula makes six."""
 
     def _pair(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +143,7 @@ def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> Affine
     )
 
 
-linear: AffinePath = _Linear(
+linear: AffinePath = _StraightPath(
     "linear", lambda t: t, lambda t: 1 - t, torch.ones_like, lambda t: -torch.ones_like(t)
 )
 

@@ -25,7 +25,7 @@ class Bijection(Protocol):
 
 
 @dataclass(frozen=True)
-class Affine:
+class AffineBijection:
     """y = m + e^s x, with theta = (m, a) and s = 5 tanh(a / 5)."""
 
     count = 2
@@ -42,7 +42,7 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class Spline:
+class SplineBijection:
     """x is a rational-quadratic spline of y, with widths, heights and slopes exp(5 tanh(theta / 5)).
 
     The spline runs from data to noise, the direction that training takes, and there needs no root. At theta = 0 it is

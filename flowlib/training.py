@@ -93,7 +93,7 @@ class Run:
 fused_adam = partial(Adam, fused=True)  # all parameters in one pass, on the CPU too
 
 
-def constant(fraction: float) -> float:
+def no_decay(fraction: float) -> float:
     """The schedule that leaves the learning rate as it is."""
     return 1.0
 
@@ -113,7 +113,7 @@ def fit(
     *,
     steps: int,
     lr: float = 1e-3,
-    schedule: Callable[[float], float] = constant,
+    schedule: Callable[[float], float] = no_decay,
     optimizer: Callable[..., Optimizer] = fused_adam,
     ema: float = 0.999,
     clip: float | None = None,

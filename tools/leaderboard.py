@@ -1,7 +1,7 @@
-"""Make the page book/appendices/leaderboard.md from the numbers in flowlib/course/leaderboard.json.
+"""Make the page book/appendices/leaderboard.md from the numbers in flowcourse/leaderboard.json.
 
-    python tools/leaderboard.py            write the page
-    python tools/leaderboard.py --check    write nothing; exit with 1 if the page is out of step
+    python -m tools.leaderboard            write the page
+    python -m tools.leaderboard --check    write nothing; exit with 1 if the page is out of step
 
 The numbers come from benchmarks/leaderboard.py, which trains every method again.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "flowlib" / "course" / "leaderboard.json"
+DATA = ROOT / "flowcourse" / "leaderboard.json"
 PAGE = ROOT / "book" / "appendices" / "leaderboard.md"
 CHAPTERS = {4: "04-flow-matching", 6: "06-conditional-flow-matching"}
 QUALITY = {
@@ -53,7 +53,7 @@ standard deviation behind ±. The learning rate was chosen once, with the linear
   that is known.
 - *Seconds* is the time of training, on {machine}.
 
-`python benchmarks/leaderboard.py` trains and measures everything again.
+`python -m benchmarks.leaderboard` trains and measures everything again.
 """
 
 
@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> int:
         if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page(read()):
             return 0
         print(
-            f"{PAGE.relative_to(ROOT).as_posix()} is out of step: run python tools/leaderboard.py",
+            f"{PAGE.relative_to(ROOT).as_posix()} is out of step: run python -m tools.leaderboard",
             file=sys.stderr,
         )
         return 1

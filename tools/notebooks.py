@@ -1,8 +1,8 @@
 """Make the committed notebooks `book/NAME.ipynb` from the sources `book/source/NAME.md`.
 
-    python tools/notebooks.py                     write every notebook
-    python tools/notebooks.py --check             write nothing; name what is out of step and exit with 1
-    python tools/notebooks.py --repository URL    change the repository's URL, then write every notebook
+    python -m tools.notebooks                     write every notebook
+    python -m tools.notebooks --check             write nothing; name what is out of step and exit with 1
+    python -m tools.notebooks --repository URL    change the repository's URL, then write every notebook
 
 People write and review MyST Markdown; Colab, nbval and the book read notebooks. The same source always gives the
 same bytes: cell ids come from the cells' content, the metadata are fixed and no output is stored. Three things are
@@ -27,17 +27,17 @@ import nbformat
 import yaml
 from pybtex.database import parse_file
 
+from tools.plain import Chapter, SourceError
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # a script's own folder is there already; the repository's root is not
-from tools.plain import Chapter, SourceError  # noqa: E402
 
 # The `%pip` of a notebook installs into the kernel's own environment; flowlib's loose bounds leave torch and numpy be.
 SETUP = """\
-# Colab: install flowlib (does nothing where it is already installed)
+# Colab: install flowlib and flowcourse (does nothing where they are installed)
 import importlib.util
 
-if importlib.util.find_spec("flowlib") is None:
-    %pip install -q "git+{url}@{branch}"
+if importlib.util.find_spec("flowcourse") is None:
+    %pip install -q "flow-models-course[course] @ git+{url}@{branch}"
 """
 FOLDED = {
     "cellView": "form",

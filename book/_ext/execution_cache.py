@@ -1,9 +1,9 @@
 """Make the cache of executed notebooks see the library that the notebooks import.
 
-Jupyter Book re-executes a notebook when the notebook changes. A chapter's outputs also depend on flowlib and on
-the pinned packages, so the cache lies in a folder that is named after their content: when either changes, every
-notebook runs again; when neither does, none runs. The three most recent caches are kept, so that switching
-between two branches costs nothing.
+Jupyter Book re-executes a notebook when the notebook changes. A chapter's outputs also depend on flowlib, on
+flowcourse and on the pinned packages, so the cache lies in a folder that is named after their content: when one of
+these changes, every notebook runs again; when none does, none runs. The three most recent caches are kept, so that
+switching between two branches costs nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.config import Config
 
-CODE = {".py", ".js", ".css"}
+CODE = {".py", ".js", ".css", ".json"}
 KEPT = 3
 
 
 def digest(root: Path) -> str:
-    """16 hexadecimal digits that change with flowlib's files below `root` and with requirements.txt."""
-    files = sorted(file for file in (root / "flowlib").rglob("*") if file.suffix in CODE and file.is_file())
+    """16 hexadecimal digits that change with the two packages' files below `root` and with requirements.txt."""
+    files = sorted(file for file in root.glob("flow*/**/*") if file.suffix in CODE and file.is_file())
     sha = hashlib.sha256()
     for file in [*files, root / "requirements.txt"]:
         content = file.read_bytes()

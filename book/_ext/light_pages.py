@@ -83,7 +83,7 @@ def found(name: str, static_of: Path) -> list[Path]:
 
 def palette() -> str:
     """flowlib's one table of colors as CSS variables."""
-    path = BOOK.parent / "flowlib" / "figures" / "palette.py"  # by path: `import flowlib` would load torch
+    path = BOOK.parent / "flowcourse" / "palette.py"  # by path: `import flowlib` would load torch
     spec = importlib.util.spec_from_file_location("palette", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {path}")

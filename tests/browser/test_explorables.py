@@ -13,7 +13,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Locator, Page
 
-from flowlib.fields import Field, Linear, TravelingVortex
+from flowlib.fields import Field, LinearField, TravelingVortex
 from flowlib.mixtures import GaussianMixture
 from flowlib.paths import linear
 from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, odeint
@@ -318,7 +318,7 @@ def field(described: dict[str, Any]) -> Field:
     """The flowlib field that a spec describes."""
     kind, rest = described["kind"], {key: value for key, value in described.items() if key != "kind"}
     if kind == "linear":
-        return Linear(tuple(map(tuple, rest["matrix"])))
+        return LinearField(tuple(map(tuple, rest["matrix"])))
     if kind == "vortex":
         return TravelingVortex(**{key: tuple(v) if isinstance(v, list) else v for key, v in rest.items()})
     tensors = {key: torch.tensor(value, dtype=torch.float64) for key, value in rest.items()}

@@ -1,0 +1,31 @@
+"""Figures: the palette, matplotlib as the course uses it, and explorables (`flowcourse.figures.explorable`)."""
+
+from flowcourse.figures.style import (
+    colors,
+    density,
+    lines,
+    loglog_order,
+    panels,
+    plane,
+    quiver,
+    scatter,
+    show,
+    trajectories,
+    use,
+    warped_grid,
+)
+
+__all__ = [
+    "colors",
+    "density",
+    "lines",
+    "loglog_order",
+    "panels",
+    "plane",
+    "quiver",
+    "scatter",
+    "show",
+    "trajectories",
+    "use",
+    "warped_grid",
+]

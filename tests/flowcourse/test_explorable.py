@@ -1,0 +1,401 @@
+"""Explorables: their JavaScript computes what flowlib computes, and their HTML is deterministic, labeled and safe."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from py_mini_racer import MiniRacer
+
+from flowcourse.figures import explorable
+from flowcourse.figures.explorable import compact, encode16
+from flowcourse.figures.scenes import (
+    averaging_explorer,
+    change_of_variables_explorer,
+    density_explorer,
+    flow_explorer,
+    frames_explorable,
+    layers_explorer,
+    paths_explorer,
+    spacetime_explorer,
+)
+from flowcourse.figures.scenes.flow import described_field
+from flowcourse.figures.scenes.spacetime import SCALARS
+from flowcourse.figures.svg import show
+from flowlib.data import GaussianMixture
+from flowlib.fields import LinearField, TravelingVortex, rotation, saddle, shear, spiral
+from flowlib.paths import cosine, linear
+from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, odeint
+
+MIXTURE = GaussianMixture(
+    means=torch.tensor([[0.0, 2.0], [-1.7, -1.0], [1.7, -1.0]], dtype=torch.float64),
+    covariances=torch.tensor(
+        [[[0.25, 0.0], [0.0, 0.04]], [[0.1, 0.05], [0.05, 0.2]], [[0.3, -0.1], [-0.1, 0.05]]],
+        dtype=torch.float64,
+    ),
+    weights=torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
+)
+FIELDS = {
+    "rotation": rotation(),
+    "shear": shear(2.0),
+    "saddle": saddle(0.7),
+    "spiral": spiral(),
+    "full matrix": LinearField(((0.3, -1.1), (0.4, -0.2))),
+    "vortex": TravelingVortex(strength=5.0, radius=0.6, start=(-1.0, 0.3), end=(0.8, -0.2)),
+    "mixture": MIXTURE.marginal_velocity(linear),
+    "round mixture": GaussianMixture([[1.0, 0.0], [-1.0, 0.5]], [0.2, 0.5]).marginal_velocity(linear),
+    "axis-aligned mixture": GaussianMixture([[1.0, 0.0]], [[0.2, 0.9]]).marginal_velocity(linear),
+}
+X = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1.5
+TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Evaluates an expression with the functions of the flow and space-time scenes, in V8; values travel as JSON."""
+    with MiniRacer() as context:
+        context.eval(ATOB)
+        for scene in ("flow", "spacetime"):
+            context.eval(
+                f"const {scene}Scene = (() => {{ {explorable.script(scene)}; return {{ {NAMES[scene]} }} }})();"
+            )
+        context.eval(f"const {{ {NAMES['flow']} }} = flowScene, {{ scalars }} = spacetimeScene;")
+
+        def evaluate(expression, **values):
+            definitions = "".join(f"const {name} = {json.dumps(value)};" for name, value in values.items())
+            return json.loads(
+                context.eval(f"(() => {{ {definitions} return JSON.stringify({expression}) }})()")
+            )
+
+        yield evaluate
+
+
+ATOB = """globalThis.atob = (text) => {  // which browsers have and bare V8 has not
+    const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const bits = [...text.replaceAll("=", "")].map((c) => digits.indexOf(c).toString(2).padStart(6, "0")).join("");
+    return bits.match(/.{8}/g).map((byte) => String.fromCharCode(parseInt(byte, 2))).join("");
+};"""
+NAMES = {"flow": "advance, between, decode16, fields, logDensity, odeint, scientific", "spacetime": "scalars"}
+
+
+def spec(name):
+    return described_field(name, FIELDS[name])
+
+
+def flat(x):
+    return x.flatten().tolist()
+
+
+def velocity(browser, name, t, c=0.0):
+    out = browser(
+        "(() => { const out = new Float64Array(x.length); fields[spec.kind](spec, c)(x, t, out); return [...out] })()",
+        spec=spec(name), x=flat(X), t=t, c=c,
+    )  # fmt: skip
+    return torch.tensor(out, dtype=torch.float64).reshape(-1, 2)
+
+
+# The mathematics
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.99, 1.0])
+def test_fields_equal_those_of_flowlib(browser, name, t):
+    torch.testing.assert_close(velocity(browser, name, t), FIELDS[name](X, t), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.5, 1.0])
+def test_the_swirl_adds_a_rotated_score_and_the_density_is_exact(browser, t):
+    law = MIXTURE.marginal(linear, t)
+    expected = FIELDS["mixture"](X, t) + 0.7 * law.score(X) @ TURN.T
+    torch.testing.assert_close(velocity(browser, "mixture", t, c=0.7), expected, rtol=1e-12, atol=1e-12)
+    log = torch.tensor(
+        browser("[...logDensity(spec, x, t)]", spec=spec("mixture"), x=flat(X), t=t), dtype=torch.float64
+    )
+    torch.testing.assert_close(log, law.log_prob(X), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [EULER, MIDPOINT, HEUN, RK4], ids=lambda m: m.name)
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize(("t0", "t1", "steps"), [(0.0, 1.0, 7), (0.8, 0.1, 5)])
+def test_every_solver_takes_the_steps_of_flowlib(browser, method, name, t0, t1, steps):
+    _, expected = odeint(FIELDS[name], X, t0=t0, t1=t1, steps=steps, method=method, trajectory=True)
+    states = browser(
+        "odeint(fields[spec.kind](spec), x, t0, t1, steps, tableau).map((state) => [...state])",
+        spec=spec(name), x=flat(X), t0=t0, t1=t1, steps=steps, tableau=explorable.table(method),
+    )  # fmt: skip
+    states = torch.tensor(states, dtype=torch.float64).reshape(expected.shape)
+    torch.testing.assert_close(states, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_the_solver_goes_on_where_it_stopped(browser):
+    settings = {"spec": spec("vortex"), "x": flat(X), "tableau": explorable.table(RK4)}
+    whole = browser("[...odeint(fields.vortex(spec), x, 0, 1, 8, tableau).at(-1)]", **settings)
+    parts = browser(
+        "(() => { const go = (states, n) => advance(states, n, fields.vortex(spec), 0, 1 / 8, tableau);"
+        "return [...go(go([Float64Array.from(x)], 3), 8).at(-1)] })()",
+        **settings,
+    )
+    assert parts == whole
+
+
+def test_between_steps_the_state_moves_on_a_straight_line(browser):
+    states = [[0.0, 0.0], [1.0, 2.0], [3.0, 2.0]]
+    assert [browser("between(states, t)", states=states, t=t) for t in (0, 0.25, 0.5, 0.75, 1)] == [
+        [0, 0], [0.5, 1], [1, 2], [2, 2], [3, 2],
+    ]  # fmt: skip
+
+
+def test_float16_survives_the_journey(browser):
+    numbers = np.array([0, 1, -2.5, 3.14159, 65504, -6.1e-5, 6e-8, 1e-6], dtype=np.float16)
+    assert browser("[...decode16(text)]", text=encode16(numbers)) == numbers.astype(float).tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"), [("forced", 1.2), ("forced", -0.7), ("square", 0.4), ("square", -2.0)]
+)
+def test_solutions_on_the_line_solve_their_equation(browser, kind, start):
+    v, times = SCALARS[kind][3], [0.5, 1.0, 2.0]
+    solution = browser(
+        "times.map((t) => scalars[kind].solution(start, t))", kind=kind, start=start, times=times
+    )
+    x = torch.tensor([[start]], dtype=torch.float64)
+    expected = [odeint(v, x, t1=t, steps=1000, method=RK4).item() for t in times]
+    np.testing.assert_allclose(solution, expected, rtol=1e-9)
+    assert browser("scalars[kind].velocity(start, 0.3)", kind=kind, start=start) == pytest.approx(
+        v(x, 0.3).item()
+    )
+
+
+@pytest.mark.parametrize("start", [-0.8, 0.0, 0.6])
+@pytest.mark.parametrize("tau", [0.0, 1.0, 2.5])
+def test_every_member_of_the_fan_solves_the_square_root_equation(browser, start, tau):
+    times, h = np.linspace(0.05, 2.95, 30), 1e-6
+    expression = "times.map((t) => scalars.root.solution(x, t, tau))"
+    at = [browser(expression, times=(times + s).tolist(), x=start, tau=tau) for s in (-h, 0, h)]
+    slope = (np.array(at[2]) - np.array(at[0])) / (2 * h)
+    np.testing.assert_allclose(slope, np.sqrt(np.abs(at[1])), atol=1e-5)
+    assert browser("scalars.root.solution(x, 0, tau)", x=start, tau=tau) == pytest.approx(start)
+
+
+def test_the_fan_meets_and_the_quadratic_blows_up(browser):
+    meet = browser("[-0.5, -0.2, 0].map((x) => scalars.root.solution(x, 1.5, 2))")
+    assert meet == [0, 0, 0]
+    assert browser("[0.99, 1, 1.5].map((t) => scalars.square.solution(1, t))")[1:] == [
+        None,
+        None,
+    ]  # infinite, in JSON
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.000314, "3.1 × 10⁻⁴"),
+        (17.2, "17"),
+        (0.056, "0.056"),
+        (2.0, "2.0"),
+        (1e-14, "below 10⁻¹²"),
+        (4.2e7, "4.2 × 10⁷"),
+    ],
+)
+def test_numbers_are_written_for_readers(browser, number, text):
+    assert browser("scientific(number)", number=number) == text
+
+
+# The script
+
+
+def test_compaction_changes_no_meaning():
+    source = """
+        // a comment with "quotes" and `ticks
+        export const f = (a, b) => {
+          return a ? [a - -b, a + b, `x ${a + b} , y`, "a  ;  b"] : { c: a / b };  // more
+        };
+        for (const [x, y] of [[1, 2]]) { f(x, y); }
+        const g = 3
+    """
+    short = compact(source.replace("export ", ""))
+    assert len(short) < 0.6 * len(source)
+    with MiniRacer() as context:
+        assert context.eval(f"{short}; JSON.stringify(f(3, 2))") == '[5,5,"x 5 , y","a  ;  b"]'
+
+
+@pytest.mark.parametrize(
+    ("scene", "limit"),
+    [
+        ("flow", 20_000),
+        ("spacetime", 12_000),
+        ("frames", 7_500),
+        ("averaging", 15_500),
+        ("paths", 16_500),
+        ("variables", 14_000),
+        ("layers", 15_500),
+        ("density", 17_000),
+    ],
+)
+def test_scripts_are_small_and_parse(scene, limit):
+    script = explorable.script(scene)
+    assert len(script.encode()) < limit
+    assert not re.search(r"^(import|export) ", script, re.MULTILINE)
+    with MiniRacer() as context:
+        assert context.eval(f"typeof (() => {{ {script}; return {scene} }})()") == "function"
+
+
+# The HTML
+
+
+def explorer(**changes):
+    return flow_explorer(**{"fields": {"Spiral": spiral()}, "points": torch.ones(1, 2), **changes})
+
+
+def frames(values=(1, 2), **changes):
+    pictures = []
+    for value in values:
+        figure, ax = plt.subplots(figsize=(2, 2))
+        ax.plot([0, 1], [0, value], color="black")
+        pictures.append(
+            show(figure, alt=f"A straight line that rises from zero with slope {value} over one unit.")
+        )
+    choice = SimpleNamespace(label="Slope", symbol="a", values=tuple(values), default=values[0])
+    return frames_explorable(choice, pictures, **changes)
+
+
+EXPLORABLES = {
+    "flow": explorer,
+    "many fields": lambda: explorer(fields={name: FIELDS[name] for name in ("spiral", "vortex", "mixture")}),
+    "two panels": lambda: explorer(panels="two", methods=(RK4,)),
+    "swirl": lambda: explorer(fields={"To three": FIELDS["mixture"]}, extra="swirl", methods=(RK4,)),
+    "spacetime": spacetime_explorer,
+    "frames": frames,
+    "averaging": lambda: averaging_explorer([-1.0, 0.5, 2.0]),
+    "paths": paths_explorer,
+    "variables": change_of_variables_explorer,
+    "layers": lambda: layers_explorer(X.reshape(4, 10, 2), labels=["first", "second", "third"]),
+    "density": lambda: density_explorer(FIELDS["mixture"]),
+}
+
+
+@pytest.mark.parametrize("make", EXPLORABLES.values(), ids=EXPLORABLES)
+def test_html_is_deterministic_self_contained_and_labeled(make):
+    html = make()._repr_html_()
+    assert html == make()._repr_html_()
+    (name,) = re.findall(r'data-flow-explorable="(\w{10})"', html)
+    assert f'mount("{name}"' in html
+    assert html.count("<script") == html.count("</script>") == 1
+    assert not re.search(r"https?:|src=", html)  # nothing is fetched
+    controls = re.findall(r"<(?:input|select)[^>]*>", html)
+    labeled = re.findall(r"<label>(?:<span>[^<]+(?:<i>[^<]+</i>)?</span>)?<(?:input|select)[^>]*>", html)
+    assert len(controls) == len(labeled) > 0
+    assert all(
+        re.search(r'role="\w+" aria-label="[^"]{20,}"', canvas)
+        for canvas in re.findall(r"<canvas[^>]*>", html)
+    )
+    assert re.search(r'role="img" aria-label="[^"]{20,}"', html)  # the still picture
+    assert 'aria-live="polite"' in html
+
+
+def test_what_differs_has_another_name():
+    figures = [
+        explorer(),
+        explorer(steps=9),
+        explorer(points=torch.zeros(1, 2)),
+        explorer(caption="Try."),
+        frames(),
+    ]
+    names = {re.search(r'explorable="(\w+)"', figure._repr_html_())[1] for figure in figures}
+    assert len(names) == 5
+
+
+def test_texts_cannot_break_out():
+    html = explorer(
+        fields={"</script><b>": spiral(), "b": shear()},
+        title="<i>&",
+        caption="</figure>",
+        description='"><script>' * 3,
+    )._repr_html_()
+    assert html.count("</script>") == html.count("</figure>") == 1
+    assert "<b>" not in html
+    assert "&lt;i&gt;&amp;" in html
+
+
+def test_the_bundle_holds_a_description_in_plain_text():
+    bundle = explorer(description="Points that spiral inwards.")._repr_mimebundle_()
+    assert set(bundle) == {"text/html", "text/plain"}
+    assert bundle["text/plain"] == "[Interactive figure: Points that spiral inwards.]"
+
+
+def test_controls_without_a_choice_are_left_out():
+    single = explorer(methods=(RK4,), panels="two")._repr_html_()
+    assert re.findall(r'data-control="(\w+)"', single) == ["t"]
+    many = EXPLORABLES["many fields"]()._repr_html_()
+    assert re.findall(r'data-control="(\w+)"', many) == [
+        "t", "field", "method", "steps", "grid", "arrows", "trajectories", "density",
+    ]  # fmt: skip
+    assert re.findall(r'data-control="(\w+)"', EXPLORABLES["swirl"]()._repr_html_())[:2] == ["t", "swirl"]
+
+
+def test_the_still_picture_shows_where_points_are():
+    html = explorer(
+        points=torch.tensor([[1.0, 0.5]]), methods=(EULER,), steps=1, time=1.0, fields={"shear": shear()}
+    )
+    assert "M150 -50h0" in html.stage  # x_1 + x_2 = 1.5, in hundredths, y downwards
+
+
+def test_frames_keep_their_values_and_share_what_is_equal():
+    figure = frames((0.5, 2, 3))
+    html = figure._repr_html_()
+    assert html.count("<template>") == 3
+    assert figure.spec["values"] == [0.5, 2, 3]
+    assert "data-same" in html
+    assert "slope 2" in html
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        lambda x, t: x,
+        LinearField(((1.0,),)),
+        MIXTURE.marginal_velocity(cosine),
+        MIXTURE.marginal_velocity(linear, MIXTURE),
+        GaussianMixture([[0.0, 0.0, 1.0]], [1.0]).marginal_velocity(linear),
+    ],
+    ids=["function", "one dimension", "other path", "other source", "three dimensions"],
+)
+def test_fields_that_the_browser_cannot_compute_are_named(field):
+    with pytest.raises(TypeError, match=r"cannot compute the field 'mine'"):
+        explorer(fields={"mine": field})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fields": {}}, "a field and a method"),
+        ({"methods": ()}, "a field and a method"),
+        ({"points": torch.zeros(3)}, r"\(B, 2\), got \(3,\)"),
+        ({"panels": "three"}, "panels"),
+        ({"steps": 0}, "whole number"),
+        ({"steps": 2.0}, "whole number"),
+        ({"time": 1.5}, "time"),
+        ({"extra": "twist"}, "swirl"),
+        ({"extra": "swirl"}, "mixtures"),
+        ({"show": ("density",)}, "density"),
+    ],
+)
+def test_bad_options_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        explorer(**changes)
+
+
+def test_other_bad_input_is_refused():
+    with pytest.raises(ValueError, match="forced, root, square"):
+        spacetime_explorer(("cubic",))
+    choice = SimpleNamespace(label="a", symbol="a", values=(1, 2), default=1)
+    with pytest.raises(ValueError, match="each of the 2 values, got 1"):
+        frames_explorable(choice, [None])
+    with pytest.raises(TypeError, match="show"):
+        frames_explorable(choice, ["<svg>", "<svg>"])

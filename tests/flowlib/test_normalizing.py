@@ -1,0 +1,537 @@
+"""Normalizing flows: every transform against its own Jacobian, the spline against its definition and peers, laws."""
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Generator, Tensor, nn
+from torch.func import jacrev, vmap
+
+from flowlib.data import moons
+from flowlib.mixtures import GaussianMixture
+from flowlib.normalizing import (
+    ActNorm,
+    AffineCoupling,
+    Composition,
+    CouplingTransform,
+    Flow,
+    Inverse,
+    InvertibleLinear,
+    MaskedAutoregressive,
+    Permutation,
+    SplineBijection,
+    SplineCoupling,
+    StandardNormal,
+    Transform,
+    bits_per_dimension,
+    dequantize,
+    rational_quadratic_spline,
+)
+from flowlib.training import fit
+
+
+def generator(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def cloud(*shape: int, seed: int = 1) -> Tensor:
+    return 3 * torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """In float64, with every parameter moved: what starts at zero would hide mistakes."""
+    g = generator(5)
+    for parameter in module.double().parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=g, dtype=torch.float64)
+    return module
+
+
+def coupling(kind: type, **options):
+    return lambda d, g: kind(d, width=8, generator=g, **options)
+
+
+def composition(d: int, g: Generator) -> Transform:
+    return Composition([coupling(AffineCoupling)(d, g), InvertibleLinear(d, generator=g), ActNorm(d)])
+
+
+MAKE = {
+    "affine coupling": coupling(AffineCoupling),
+    "affine coupling, flipped": coupling(AffineCoupling, flip=True),
+    "spline coupling": coupling(SplineCoupling, bins=5, bound=4.0),
+    "spline coupling, flipped": coupling(SplineCoupling, flip=True),
+    "masked autoregressive": coupling(MaskedAutoregressive),
+    "masked autoregressive, flipped": coupling(MaskedAutoregressive, flip=True, depth=3),
+    "masked autoregressive spline": coupling(MaskedAutoregressive, bijection=SplineBijection()),
+    "linear": lambda d, g: InvertibleLinear(d, generator=g),
+    "actnorm": lambda d, g: ActNorm(d),
+    "permutation": lambda d, g: Permutation(torch.randperm(d, generator=g)),
+    "inverse": lambda d, g: Inverse(coupling(MaskedAutoregressive)(d, g)),
+    "composition": composition,
+}
+TRANSFORMS = [(shaken(make(d, generator(3))), d) for make in MAKE.values() for d in (2, 5)]
+each_transform = pytest.mark.parametrize(
+    ("transform", "d"), TRANSFORMS, ids=[f"{name}, d = {d}" for name in MAKE for d in (2, 5)]
+)
+each_direction = pytest.mark.parametrize("direction", ["forward", "inverse"])
+
+
+# Every transform
+
+
+@each_transform
+def test_the_inverse_undoes_it(transform: Transform, d: int):
+    x = cloud(200, d)
+    y, log_det = transform(x)
+    back, log_det_back = transform.inverse(y)
+    assert y.shape == x.shape and log_det.shape == (200,)
+    torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(log_det_back, -log_det, rtol=1e-9, atol=1e-9)
+    y = cloud(200, d, seed=2)
+    torch.testing.assert_close(transform(transform.inverse(y)[0])[0], y, rtol=1e-9, atol=1e-9)
+
+
+@each_direction
+@each_transform
+def test_the_log_determinant_is_that_of_the_jacobian(transform: Transform, d: int, direction: str):
+    x, function = cloud(20, d), getattr(transform, direction)
+    jacobian = vmap(jacrev(lambda point: function(point)[0]))(x)  # (20, d, d)
+    torch.testing.assert_close(function(x)[1], torch.linalg.slogdet(jacobian)[1], rtol=1e-9, atol=1e-9)
+
+
+@each_direction
+@each_transform
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_far_away_values_and_gradients_are_finite(
+    transform: Transform, d: int, direction: str, dtype: torch.dtype
+):
+    transform = copy.deepcopy(transform).to(dtype)
+    x = (1000 * cloud(64, d).sign() + cloud(64, d)).to(dtype).requires_grad_()
+    y, log_det = getattr(transform, direction)(x)
+    inputs = [x, *transform.parameters()]
+    gradients = torch.autograd.grad(y.sum() + log_det.sum(), inputs, allow_unused=True)
+    assert all(value.isfinite().all() for value in (y, log_det, *gradients) if value is not None)
+    assert gradients[0] is not None and (gradients[0] != 0).any()
+
+
+@each_direction
+@each_transform
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 1, 4)], ids=str)
+def test_any_batch_shape(transform: Transform, d: int, direction: str, shape: tuple[int, ...]):
+    x, function = cloud(*shape, d), getattr(transform, direction)
+    y, log_det = function(x)
+    each_y, each_log_det = function(x.reshape(-1, d))
+    assert y.shape == x.shape and log_det.shape == shape
+    torch.testing.assert_close(y, each_y.reshape(x.shape), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(log_det, each_log_det.reshape(shape), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_points_of_another_dimension_are_refused(name: str):
+    transform = MAKE[name](5, generator())
+    for function in (transform, transform.inverse):
+        with pytest.raises(ValueError, match=r"\(\.\.\., 5\), got \(7, 4\)"):
+            function(torch.zeros(7, 4))
+    with pytest.raises(ValueError, match=r"got \(\)"):
+        transform(torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("name", [name for name in MAKE if name != "actnorm"])
+def test_first_weights_come_from_the_generator(name: str):
+    first, again, other = (MAKE[name](5, generator(seed)).state_dict() for seed in (7, 7, 9))
+    assert all(torch.equal(x, again[key]) for key, x in first.items())
+    assert any(not torch.equal(x, other[key]) for key, x in first.items())
+
+
+# Each transform
+
+
+def test_a_composition_adds_log_determinants_first_to_last_from_noise_to_data():
+    (f, d), (g, _) = TRANSFORMS[0], TRANSFORMS[4]
+    x = cloud(10, d)
+    y, log_det_f = f(x)
+    z, log_det_g = g(y)
+    both = Composition([f, g])(x)
+    torch.testing.assert_close(both, (z, log_det_f + log_det_g))
+    nothing = Composition([])
+    torch.testing.assert_close(nothing(x), (x, torch.zeros(10, dtype=x.dtype)))
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1], [1, 2, 3], [[0, 1]], [0.5, 1.0]], ids=str)
+def test_orders_that_are_no_permutation_are_refused(order: list):
+    with pytest.raises(ValueError, match="each of 0"):
+        Permutation(order)
+
+
+def test_actnorm_turns_the_first_batch_into_mean_0_and_variance_1():
+    y, norm = cloud(500, 3) * torch.tensor([0.1, 1.0, 10.0]) + 5, ActNorm(3).double()
+    norm.initialize(y)
+    x, log_det = norm.inverse(y)
+    torch.testing.assert_close(x.mean(0), torch.zeros(3, dtype=x.dtype), rtol=0, atol=1e-12)
+    torch.testing.assert_close(x.var(0, correction=0), torch.ones(3, dtype=x.dtype))
+    torch.testing.assert_close(log_det[0], -y.std(0, correction=0).log().sum())
+
+
+def test_actnorm_refuses_points_that_do_not_vary():
+    y = torch.tensor([[1.0, 2.0, 3.0], [4.0, 2.0, 3.0]])
+    with pytest.raises(ValueError, match=r"not in \[1, 2\]"):
+        ActNorm(3).initialize(y)
+
+
+def test_a_flow_hands_each_actnorm_the_points_that_reach_it():
+    y, d = cloud(500, 3), 3
+    middle, last = ActNorm(d), ActNorm(d)
+    flow = Flow(StandardNormal(d), [middle, shaken(coupling(AffineCoupling)(d, generator())), last]).double()
+    flow.initialize(y)
+    for norm, points in ((last, y), (middle, Composition([*flow.transform.transforms][1:]).inverse(y)[0])):
+        torch.testing.assert_close(norm.mean, points.mean(0))
+        torch.testing.assert_close(norm.log_scale, points.std(0, correction=0).log())
+    # which is where maximum likelihood wants the one next to the noise
+    gradients = torch.autograd.grad(flow(y).mean(), [middle.mean, middle.log_scale])
+    assert max(gradient.abs().max() for gradient in gradients) < 1e-12
+
+
+def test_the_linear_transform_starts_as_a_rotation_and_stays_its_three_factors():
+    transform, d = InvertibleLinear(6, generator=generator()).double(), 6
+    eye = torch.eye(d, dtype=torch.float64)
+    W = transform(eye)[0].T
+    torch.testing.assert_close(W @ W.T, eye, rtol=0, atol=1e-6)  # made in float32
+    W = shaken(transform)(eye)[0].T
+    L = transform.lower.tril(-1) + eye
+    U = transform.upper.triu(1) + (transform.signs * transform.log_scale.exp()).diag()
+    torch.testing.assert_close(W[transform.order], L @ U)  # the rows of W are those of L U, permuted
+    assert sorted(transform.order.tolist()) != transform.order.tolist()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("kind", [AffineCoupling, SplineCoupling])
+def test_a_coupling_keeps_one_part_and_maps_each_other_coordinate_on_its_own(kind: type, flip: bool):
+    transform, x = shaken(kind(5, flip=flip, generator=generator())), cloud(20, 5)
+    jacobian = vmap(jacrev(lambda point: transform(point)[0]))(x)
+    kept, moved = ([2, 3, 4], [0, 1]) if flip else ([0, 1], [2, 3, 4])
+    eye = torch.eye(5, dtype=torch.bool)
+    assert torch.equal(jacobian[:, kept], eye.double()[kept].expand(20, -1, -1))
+    block = jacobian[:, moved][:, :, moved]
+    assert (block[:, ~eye[: len(moved), : len(moved)]] == 0).all()
+    assert (jacobian[:, moved][:, :, kept].abs().amax(0) > 0).all()  # every one depends on all of the others
+
+
+def test_the_affine_coupling_is_the_formula():
+    transform, x = shaken(AffineCoupling(3, generator=generator())), cloud(10, 3)
+    theta = transform.net(x[:, :1]).reshape(10, 2, 2)
+    shift, log_scale = theta[..., 0], 5 * torch.tanh(theta[..., 1] / 5)
+    y, log_det = transform(x)
+    torch.testing.assert_close(y, torch.cat([x[:, :1], x[:, 1:] * log_scale.exp() + shift], dim=1))
+    torch.testing.assert_close(log_det, log_scale.sum(1))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("d", [1, 2, 4, 7])
+def test_masks_let_each_coordinate_see_those_before_it_and_no_others(d: int, flip: bool):
+    transform = shaken(MaskedAutoregressive(d, flip=flip, width=16, generator=generator()))
+    dependence = vmap(jacrev(transform.net))(cloud(20, d)).reshape(20, d, 2, d)
+    seen = (dependence != 0).any(dim=0).any(dim=1)  # of theta_i on y_j
+    before = torch.ones(d, d, dtype=torch.bool)
+    assert torch.equal(seen, before.triu(1) if flip else before.tril(-1))
+
+
+@pytest.mark.parametrize("name", [name for name in MAKE if "coupling" in name or "masked" in name])
+def test_networks_start_at_the_identity(name: str):
+    x = cloud(50, 4).float()
+    torch.testing.assert_close(MAKE[name](4, generator())(x), (x, torch.zeros(50)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("match", "make"),
+    [
+        ("dimension=1", lambda: AffineCoupling(1)),
+        ("width=0", lambda: SplineCoupling(2, width=0)),
+        ("depth=0", lambda: MaskedAutoregressive(2, depth=0)),
+        ("dimension=0", lambda: MaskedAutoregressive(0)),
+        ("bins=0", lambda: SplineCoupling(2, bins=0)),
+        ("bound=-1", lambda: SplineBijection(bound=-1.0)),
+    ],
+)
+def test_bad_sizes_are_refused(match: str, make):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+# The spline
+
+
+def knots(*shape: int, bins: int = 8, spread: float = 1.0, seed: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    theta = spread * torch.randn(*shape, 3 * bins - 1, generator=generator(seed), dtype=torch.float64)
+    return theta.exp().split([bins, bins, bins - 1], dim=-1)
+
+
+def edges(sizes: Tensor, bound: float) -> Tensor:
+    ends = 2 * bound * (sizes / sizes.sum()).cumsum(0) - bound
+    return torch.cat([torch.tensor([-bound], dtype=sizes.dtype), ends])
+
+
+def test_the_spline_goes_through_its_knots_with_its_slopes():
+    widths, heights, slopes = knots()
+    x = edges(widths, 3.0)[1:-1].requires_grad_()
+    y, log_slope = rational_quadratic_spline(x, widths, heights, slopes, bound=3.0)
+    torch.testing.assert_close(y, edges(heights, 3.0)[1:-1], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(log_slope, slopes.log(), rtol=1e-10, atol=1e-10)
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == pytest.approx(slopes.tolist(), rel=1e-10)
+
+
+def test_the_spline_is_the_formula():
+    widths, heights, slopes = knots()
+    x, y, d = edges(widths, 5.0).tolist(), edges(heights, 5.0).tolist(), [1.0, *slopes.tolist(), 1.0]
+    points, expected = [], []
+    for k, xi in itertools.product(range(8), (0.1, 0.5, 0.8)):
+        s = (y[k + 1] - y[k]) / (x[k + 1] - x[k])
+        beta = s + (d[k + 1] + d[k] - 2 * s) * xi * (1 - xi)
+        points.append(x[k] + xi * (x[k + 1] - x[k]))
+        expected.append(y[k] + (y[k + 1] - y[k]) * (s * xi**2 + d[k] * xi * (1 - xi)) / beta)
+    points, expected = torch.tensor([points, expected], dtype=torch.float64)
+    value = rational_quadratic_spline(points, widths, heights, slopes)[0]
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+
+
+@given(
+    bins=st.integers(1, 12),
+    spread=st.floats(0, 2),
+    bound=st.floats(0.1, 100),
+    seed=st.integers(0, 10**6),
+    shape=st.lists(st.integers(1, 5), max_size=3),
+)
+def test_the_spline_increases_and_its_inverse_undoes_it(
+    bins: int, spread: float, bound: float, seed: int, shape: list[int]
+):
+    parts = knots(*shape, bins=bins, spread=spread, seed=seed)
+    x = 0.6 * bound * torch.randn(shape, generator=generator(seed), dtype=torch.float64)
+    y, log_slope = rational_quadratic_spline(x.requires_grad_(), *parts, bound=bound)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(log_slope.exp(), slope, rtol=1e-9, atol=1e-12)
+    back, log_slope_back = rational_quadratic_spline(y, *parts, bound=bound, inverse=True)
+    again, log_slope = rational_quadratic_spline(back, *parts, bound=bound)
+    torch.testing.assert_close(again, y, rtol=1e-10, atol=1e-10 * bound)
+    torch.testing.assert_close(log_slope_back, -log_slope, rtol=1e-9, atol=1e-9)
+    assert y.shape == back.shape == log_slope.shape == x.shape
+
+
+def test_outside_the_knots_it_is_the_identity():
+    x = torch.tensor([-math.inf, -1e30, -7.0, -3.0, 3.0, 3.0000001, 1e30, math.inf], dtype=torch.float64)
+    x.requires_grad_()
+    for inverse in (False, True):
+        parts = [part.requires_grad_() for part in knots()]
+        y, log_slope = rational_quadratic_spline(x[1:-1], *parts, bound=3.0, inverse=inverse)
+        torch.testing.assert_close(y, x[1:-1], rtol=1e-14, atol=0)
+        assert log_slope.abs().max() < 1e-13
+        gradients = torch.autograd.grad(y.sum() + log_slope.sum(), [x, *parts])
+        assert torch.equal(gradients[0][[1, 2, 5, 6]], torch.ones(4, dtype=x.dtype))
+        assert all(gradient.abs().max() < 1e-9 for gradient in gradients[1:])
+
+
+def test_sizes_are_relative_and_one_spline_serves_all_points():
+    x, (widths, heights, slopes) = cloud(4, 6), knots()
+    one = rational_quadratic_spline(x, widths, heights, slopes)
+    scaled = rational_quadratic_spline(x, 7 * widths, heights / 3, slopes)
+    spread = rational_quadratic_spline(x, *(part.expand(4, 6, -1) for part in (widths, heights, slopes)))
+    torch.testing.assert_close(scaled, one, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(spread, one, rtol=1e-12, atol=1e-12)
+
+
+def test_equal_bins_with_slope_1_are_the_identity():
+    x, ones = cloud(100), torch.ones(8, dtype=torch.float64)
+    y, log_slope = rational_quadratic_spline(x, ones, ones, ones[1:])
+    torch.testing.assert_close((y, log_slope), (x, torch.zeros_like(x)), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_extreme_bins_in_float32_stay_finite(inverse: bool):
+    theta = 30 * torch.randn(4000, SplineBijection().count, generator=generator())
+    parts = [part.requires_grad_() for part in SplineBijection().knots(theta)]
+    x = 4 * torch.randn(4000, generator=generator(1))
+    y, log_slope = rational_quadratic_spline(x, *parts, inverse=inverse)
+    gradients = torch.autograd.grad(y.sum() + log_slope.sum(), parts)
+    assert all(value.isfinite().all() for value in (y, log_slope, *gradients))
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_the_spline_is_that_of_zuko(inverse: bool):
+    MonotonicRQSTransform = pytest.importorskip("zuko.transforms").MonotonicRQSTransform
+    theta, x = cloud(300, 23, seed=4) / 3, cloud(300)
+    peer = MonotonicRQSTransform(*theta.split([8, 8, 7], dim=-1))
+    parts = peer.horizontal.diff(), peer.vertical.diff(), peer.derivatives[:, 1:-1]
+    y, log_slope = rational_quadratic_spline(x, *parts, inverse=inverse)
+    expected, log_expected = peer.inv.call_and_ladj(x) if inverse else peer.call_and_ladj(x)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(log_slope, log_expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_the_spline_is_that_of_nflows(inverse: bool):
+    splines = pytest.importorskip("nflows.transforms.splines")
+    (widths, heights, slopes), x = knots(300), cloud(300)
+    y, log_slope = rational_quadratic_spline(x, widths, heights, slopes, inverse=inverse)
+    expected = splines.unconstrained_rational_quadratic_spline(
+        x,
+        widths.log(),
+        heights.log(),
+        slopes.expm1().log(),
+        inverse=inverse,
+        tail_bound=5.0,
+        min_bin_width=0.0,
+        min_bin_height=0.0,
+        min_derivative=0.0,
+    )
+    torch.testing.assert_close((y, log_slope), tuple(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("match", "sizes", "bound"),
+    [(r"\(3,\), \(4,\) and \(2,\)", (3, 4, 2), 5.0), (r"\(3,\) and \(3,\)", (3, 3, 3), 5.0), ("got 0", (3, 3, 2), 0)],
+)  # fmt: skip
+def test_knots_that_do_not_fit_are_refused(match: str, sizes: tuple[int, ...], bound: float):
+    with pytest.raises(ValueError, match=match):
+        rational_quadratic_spline(torch.zeros(5), *(torch.ones(n) for n in sizes), bound=bound)
+
+
+# The flow
+
+
+def spline_flow(d: int = 2, layers: int = 2) -> Flow:
+    couplings = [SplineCoupling(d, flip=bool(k % 2), width=8, generator=generator(k)) for k in range(layers)]
+    return Flow(StandardNormal(d), [*couplings, ActNorm(d)])
+
+
+def test_a_linear_flow_has_the_density_of_a_gaussian():
+    d, x = 4, cloud(30, 4)
+    flow = Flow(StandardNormal(d), [shaken(InvertibleLinear(d, generator=generator())), shaken(ActNorm(d))])
+    W = (flow.transform(torch.eye(d, dtype=x.dtype))[0] - flow.transform(torch.zeros(d, dtype=x.dtype))[0]).T
+    reference = torch.distributions.MultivariateNormal(flow.transform.transforms[1].mean, W @ W.T)
+    torch.testing.assert_close(flow.log_prob(x), reference.log_prob(x), rtol=1e-10, atol=1e-10)
+    assert torch.equal(flow(x), flow.log_prob(x))
+
+
+def test_the_density_integrates_to_1_and_samples_have_it():
+    flow = shaken(spline_flow())
+    side, count = torch.arange(-12, 12, 0.08, dtype=torch.float64), 20_000
+    grid = torch.cartesian_prod(side, side)
+    with torch.no_grad():
+        mass = flow.log_prob(grid).exp() * 0.08**2
+        x = flow.sample(count, generator=generator())
+    assert float(mass.sum()) == pytest.approx(1, abs=2e-3)
+    assert x.dtype == torch.float64 and x.shape == (count, 2)
+    for set_of in (lambda z: z[:, 0] > 0.5, lambda z: z[:, 1] < z[:, 0], lambda z: z.norm(dim=1) < 1):
+        p = float(mass[set_of(grid)].sum())
+        assert float(set_of(x).double().mean()) == pytest.approx(
+            p, abs=5 * math.sqrt(p * (1 - p) / count) + 4e-3
+        )
+
+
+def test_samples_carry_their_noise_and_their_gradients():
+    base = GaussianMixture([[-2.0, 0.0], [2.0, 0.0]], [0.5, 0.5])
+    flow = Flow(base, spline_flow().transform.transforms)
+    x_1 = flow.sample(50, generator=generator(3))
+    x_0 = base.sample(50, generator=generator(3))
+    y, log_det = flow.transform(x_0)
+    assert torch.equal(x_1, y)
+    torch.testing.assert_close(flow.log_prob(x_1), base.log_prob(x_0) - log_det, rtol=1e-4, atol=1e-4)
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(x_1.sum(), flow.parameters()))
+
+
+def test_a_flow_without_parameters_has_the_law_of_its_base():
+    flow, x = Flow(StandardNormal(3), [Permutation([1, 2, 0])]), cloud(5, 3)
+    torch.testing.assert_close(flow(x), torch.distributions.Normal(0, 1).log_prob(x).sum(1))
+    assert torch.equal(
+        flow.sample(4, generator=generator()), torch.randn(4, 3, generator=generator())[:, [1, 2, 0]]
+    )
+
+
+def test_fit_trains_it_towards_the_entropy_and_never_below():
+    law, flow, n = moons(), spline_flow(), 20_000
+    flow.initialize(law.sample(1000, generator=generator(1)))
+
+    def loss(v, g: Generator) -> Tensor:
+        return -v(law.sample(128, generator=g)).mean()
+
+    x = law.sample(n, generator=generator(2))
+    before = float(-flow(x).mean().detach())
+    fit(flow, loss, steps=100, lr=1e-2, ema=0.9, progress=False)
+    losses = -flow(x).detach()
+    gap = losses + law.log_prob(
+        x
+    )  # its mean estimates the Kullback-Leibler divergence, which is not negative
+    assert -5 * float(gap.std()) / math.sqrt(n) < float(gap.mean()) < 0.5 * (before - law.entropy)
+
+
+def test_autocast_reaches_its_networks_and_densities_stay_in_float32():
+    flow, seen = spline_flow(), set()
+    for module in flow.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    x = cloud(16, 2).float()
+    run = fit(flow, lambda v, g: -v(x).mean(), steps=2, autocast=torch.bfloat16, progress=False)
+    assert seen == {torch.bfloat16} and run.history.isfinite().all()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert flow(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        SplineCoupling(2, generator=generator()),
+        MaskedAutoregressive(1, SplineBijection(), generator=generator()),
+    ],
+    ids=["coupling", "masked"],
+)
+def test_under_autocast_log_determinants_stay_those_of_the_map(transform: Transform):
+    last = transform.net[-1]
+    last.bias.data = 0.5 * torch.randn(last.bias.shape, generator=generator(2))
+    x = (cloud(500, transform.net[0].in_features + isinstance(transform, CouplingTransform)) / 3).float()
+    x.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, log_det = transform.inverse(x)
+    slope = torch.autograd.grad(y[:, -1].sum(), x)[0][:, -1]
+    torch.testing.assert_close(log_det, slope.log(), rtol=0, atol=5e-4)  # 0.009 if theta were bfloat16
+
+
+# Whole numbers
+
+
+def test_dequantized_numbers_keep_to_their_cells_and_fill_them():
+    x = torch.randint(17, (20_000,), generator=generator())
+    y = dequantize(x.double(), 17, generator(1))
+    assert torch.equal((17 * y).floor(), x.double())
+    inside = (17 * y - x).sort()[0]
+    uniform = torch.arange(1, len(x) + 1) / len(x)
+    assert (inside - uniform).abs().max() < 2 / math.sqrt(len(x))  # Kolmogorov-Smirnov: exceeded once in 1500
+    for dtype, expected in [(torch.uint8, torch.float32), (torch.int64, torch.float32), (torch.float64,) * 2]:
+        assert dequantize(x.to(dtype), 17, generator()).dtype == expected
+    assert torch.equal(dequantize(x, 17, generator(1)), dequantize(x, 17, generator(1)))
+
+
+@pytest.mark.parametrize("x", [[0.0, 16.0], [-1.0, 3.0], [0.5, 1.0], [math.nan, 1.0]], ids=str)
+def test_numbers_outside_the_levels_are_refused(x: list[float]):
+    with pytest.raises(ValueError, match="from 0 to 15"):
+        dequantize(torch.tensor(x), 16)
+
+
+def test_bits_are_those_of_the_probabilities_if_the_density_is_flat_on_each_cell():
+    # p((x + u) / levels) = levels P(x)
+    P = torch.tensor([0.5, 0.25, 0.25])
+    torch.testing.assert_close(bits_per_dimension((3 * P).log(), 1, 3), torch.tensor([1.0, 2.0, 2.0]))
+    both = (9 * P[0] * P[1]).log()
+    torch.testing.assert_close(bits_per_dimension(both, 2, 3), torch.tensor(1.5))
+
+
+def test_digits_cost_less_under_a_flow_than_under_the_uniform_law():
+    digits = torch.from_numpy(pytest.importorskip("sklearn.datasets").load_digits().data)  # (1797, 64)
+    y = dequantize(digits, 17, generator())
+    flow = Flow(StandardNormal(64), [ActNorm(64)]).double()
+    flow.initialize(y)
+    bits = bits_per_dimension(flow(y).detach(), 64, 17).mean()
+    # the fit of a Gaussian: 1/2 log_2 (2 pi e variance) + log_2 17 in each pixel
+    expected = (2 * math.pi * math.e * 17**2 * y.var(0, correction=0)).log2().mean() / 2
+    torch.testing.assert_close(bits, expected)
+    assert bits < math.log2(17)
