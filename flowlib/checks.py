@@ -1,0 +1,67 @@
+"""What a bad argument is told: one line for each check, with a message that names what came and what was expected."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def require(holds: bool, message: str, error: type[Exception] = ValueError) -> None:
+    """Raise the error with this message unless the condition holds.
+
+    The message is made at every call: put no number into it that must first be read from a GPU.
+    """
+    if not holds:
+        raise error(message)
+
+
+def floating(name: str, x: Tensor) -> None:
+    """TypeError unless x is a floating-point tensor."""
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        raise TypeError(
+            f"{name} must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}"
+        )
+
+
+def precise(name: str, x: Tensor) -> None:
+    """TypeError unless x is a tensor in float32 or float64."""
+    if not (isinstance(x, Tensor) and x.dtype in (torch.float32, torch.float64)):
+        raise TypeError(f"{name} must be float32 or float64, got {getattr(x, 'dtype', type(x).__name__)}")
+
+
+def finite(name: str, x: Tensor) -> None:
+    """ValueError unless all of x is finite. On a GPU this waits: not for hot paths."""
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got infinite or NaN entries")
+
+
+def shaped(name: str, x: Tensor, *expected: int | str) -> None:
+    """ValueError unless x has these sizes; a text such as "B" stands for any size, and a last "*D" for any others."""
+    sizes = expected[:-1] if expected[-1:] == ("*D",) else expected
+    fits = x.ndim >= len(sizes) if len(sizes) < len(expected) else x.ndim == len(sizes)
+    if not fits or any(isinstance(e, int) and e != n for e, n in zip(sizes, x.shape, strict=False)):
+        form = f"({', '.join(map(str, expected))}{',' * (len(expected) == 1)})"
+        raise ValueError(f"{name} must have shape {form}, got {tuple(x.shape)}")
+
+
+def like(name: str, x: Tensor, other: str, reference: Tensor) -> None:
+    """ValueError unless x has the shape of the reference, TypeError unless it has its dtype."""
+    if x.shape != reference.shape:
+        raise ValueError(
+            f"{name} must be like {other}: expected shape {tuple(reference.shape)}, got {tuple(x.shape)}"
+        )
+    if x.dtype != reference.dtype:
+        raise TypeError(f"{name} must be like {other}: expected {reference.dtype}, got {x.dtype}")
+
+
+def positive(**numbers: float | None) -> None:
+    """ValueError unless every number that is not None is positive and finite."""
+    if not all(n is None or 0 < n < float("inf") for n in numbers.values()):
+        given = ", ".join(f"{name}={n}" for name, n in numbers.items())
+        raise ValueError(f"{', '.join(numbers)} must be positive and finite, got {given}")
+
+
+def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    """ValueError unless the value is one of the known ones."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
