@@ -22,7 +22,7 @@ from flowlib.metrics import noise_floor, wasserstein2
 from flowlib.mixtures import GaussianMixture
 from flowlib.nets import VelocityMLP
 from flowlib.paths import AffinePath, linear
-from flowlib.solvers import DOPRI5, EULER, odeint
+from flowlib.solvers import DOPRI5, EULER, odeint, trajectory
 from flowlib.training import cosine_decay, fit
 
 SEEDS = (0, 1, 2)
@@ -198,7 +198,7 @@ def evaluate(task: Task, v: Field, *, seed: int = 0, path: AffinePath | None = l
 
     w2["adaptive"] = wasserstein2(odeint(counted, x_0, method=DOPRI5), x_1)
     nfe = calls
-    times, states = odeint(v, x_0, steps=100, trajectory=True)
+    times, states = trajectory(v, x_0, steps=100)
     speeds = torch.stack([v(x, t).square().sum(1).mean() for x, t in zip(states, times, strict=True)])
     energy = float(torch.trapezoid(speeds, times))
     surprise = -log_prob(v, x_1, base=task.source)

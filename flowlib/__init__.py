@@ -52,8 +52,9 @@ from flowlib.normalizing import (
     dequantize,
 )
 from flowlib.paths import AffinePath, conical, cosine, linear, variance_preserving
-from flowlib.solvers import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau, odeint
+from flowlib.solvers import odeint, root_mean_square, trajectory, worst_point
 from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
+from flowlib.tableaus import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau
 from flowlib.times import Times, uniform
 from flowlib.training import EMA, Run, cosine_decay, fit, fused_adam, no_decay
 from flowlib.transforms import ActNorm, Composition, Inverse, InvertibleLinear, Permutation, Transform
@@ -130,6 +131,7 @@ __all__ = [
     "pullback",
     "rademacher",
     "rational_quadratic_spline",
+    "root_mean_square",
     "rotation",
     "s_curve",
     "saddle",
@@ -139,8 +141,10 @@ __all__ = [
     "three_arms",
     "time_embedding",
     "to_sd3",
+    "trajectory",
     "uniform",
     "variance_preserving",
     "velocity_and_divergence",
     "wasserstein2",
+    "worst_point",
 ]

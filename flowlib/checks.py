@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def require(holds: bool, message: str, error: type[Exception] = ValueError) -> None:
+def require(holds: bool | Tensor, message: str, error: type[Exception] = ValueError) -> None:
     """Raise the error with this message unless the condition holds.
 
     The message is made at every call: put no number into it that must first be read from a GPU.
@@ -52,6 +52,24 @@ def like(name: str, x: Tensor, other: str, reference: Tensor) -> None:
         )
     if x.dtype != reference.dtype:
         raise TypeError(f"{name} must be like {other}: expected {reference.dtype}, got {x.dtype}")
+
+
+def extent(t: Tensor | float) -> tuple[float, float]:
+    """The least and greatest of these numbers, NaN if one is; (0, 0) where they cannot be read, or not without waiting.
+
+    That is on a GPU, for fake and meta tensors, under torch.compile and inside vmap: there nothing is checked.
+    """
+    if not isinstance(t, Tensor):
+        return t, t
+    if t.device.type != "cpu" or t.numel() == 0 or torch.compiler.is_compiling():
+        return 0.0, 0.0
+    try:
+        if t.ndim == 0:
+            return t.item(), t.item()
+        low, high = t.detach().aminmax()
+        return low.item(), high.item()
+    except RuntimeError:
+        return 0.0, 0.0
 
 
 def positive(**numbers: float | None) -> None:

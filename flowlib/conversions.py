@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from flowlib import checks
 from flowlib.fields import Field, expand_time
 from flowlib.paths import AffinePath
 
@@ -37,26 +39,14 @@ def convert(
         noise    = (alpha' x - alpha velocity) / D        velocity = (alpha' x - D noise) / alpha
         score    = (alpha velocity - alpha' x) / (sigma D)
 
-    The formulas are exact and clamp nothing. From a velocity, data and noise are regular where D is not 0: on the
-    paths of `flowlib.paths`, on the whole of [0, 1]. All else is singular at an end where the prediction tells nothing
-    new: data where sigma = 0 (t = 1), since it is x there; noise and score where alpha = 0 (t = 0), since noise is x
-    there. The score is no function of the velocity where sigma = 0. At distance s from such an end, an error in the
-    prediction grows as 1/s at most (as 1/s^2 from data to score), if alpha or sigma vanishes like s: see `converted`.
+    Derived at eq-conversions. The formulas are exact and clamp nothing. From a velocity, data and noise are regular on
+    the whole of [0, 1]. All else is singular at an end where the prediction tells nothing new, and raises ValueError
+    there: data where sigma = 0 (t = 1), since it is x there; noise and score where alpha = 0 (t = 0), since noise is x
+    there; a score wanted at t = 1. At distance s from such an end, an error in the prediction grows as 1/s at most (as
+    1/s^2 from data to score): see `converted`.
 
-    Args:
-        prediction: what is known, (B, *D).
-        x: the points x_t at which it was made, (B, *D), of the same dtype.
-        t: their times, a scalar or (B,).
-        path: gives alpha, sigma and their derivatives.
-        given: what `prediction` is: "velocity", "data", "noise" or "score".
-        wanted: what to return, one of the same four.
-
-    Returns:
-        (B, *D), like x; computed in dtype promote_types(float32, x.dtype).
-
-    Raises:
-        ValueError: an unknown kind of prediction, shapes that differ, or a time at which the conversion is singular.
-        TypeError: dtypes that differ or are not floating-point, or times in half precision.
+    `prediction` and x are (B, *D), t is a scalar or (B,); `given` and `wanted` are "velocity", "data", "noise" or
+    "score". The result is like x, computed in float32 at least.
 
     Source: Ma et al. (2024), SiT, section 2; Lipman et al. (2024), Flow Matching Guide and Code, section 4. That
     E_0 = -sigma score is Tweedie's formula (Robbins 1956; Efron 2011).
@@ -67,14 +57,8 @@ def convert(
     tensor([[3.2500]])
     """
     _check_kinds(given, wanted)
-    if prediction.shape != x.shape:
-        raise ValueError(
-            f"prediction and x must have one shape, got {tuple(prediction.shape)} and {tuple(x.shape)}"
-        )
-    if prediction.dtype != x.dtype or not x.is_floating_point():
-        raise TypeError(
-            f"prediction and x must have one floating-point dtype, got {prediction.dtype} and {x.dtype}"
-        )
+    checks.floating("x", x)
+    checks.like("prediction", prediction, "x", x)
     if given == wanted:
         return prediction
     alpha, sigma, alpha_dot, sigma_dot = path.coefficients(t, x)
@@ -86,7 +70,7 @@ def convert(
         (D, "alpha' sigma - alpha sigma'", given == "velocity"),
     ):
         # zero up to rounding: cos(pi / 2) is -4e-8 in float32
-        if singular and bool((coefficient.abs() <= 10 * torch.finfo(coefficient.dtype).eps).any()):
+        if singular and checks.extent(-coefficient.abs())[1] >= -10 * torch.finfo(coefficient.dtype).eps:
             raise ValueError(
                 f"on the {path.name} path {wanted} cannot be told from {given} at a time where {name} = 0; "
                 f"evaluate the prediction a little away from that end, as `converted` does"
@@ -106,35 +90,17 @@ def converted(
     balances the two. A network errs by more than rounding: take 1e-3 to 1e-2.
     Nothing else in flowlib clamps times.
 
-    Args:
-        field: what predicts `given`, called as field(x, t, **cond).
-        path: the path that it was trained on.
-        given: what it predicts: "velocity", "data", "noise" or "score".
-        wanted: what the new field returns.
-        margin: distance from a singular end, in units of time. If None, sqrt(eps): 3e-4 in float32, 1e-8 in float64;
-            from data to score eps^(1/3): 5e-3 and 6e-6.
-
-    Returns:
-        a field like any other: the solvers take a velocity made here.
-
-    Raises:
-        ValueError: an unknown kind of prediction, or a margin outside (0, 1/2).
-
-    >>> from flowlib.mixtures import GaussianMixture
-    >>> from flowlib.paths import linear
-    >>> velocity = GaussianMixture([[3.0]], [1.0]).marginal_velocity(linear)
-    >>> score = converted(velocity, linear, given="velocity", wanted="score")
-    >>> score(torch.tensor([[1.0]]), 0.5), velocity.score(torch.tensor([[1.0]]), 0.5)
-    (tensor([[1.]]), tensor([[1.]]))
+    `path` is the one that the field was trained on; the margin, if None, is sqrt(eps) in units of time, 3e-4 in float32
+    and 1e-8 in float64, and from data to score eps^(1/3), 5e-3 and 6e-6.
     """
     _check_kinds(given, wanted)
-    if margin is not None and not 0 < margin < 0.5:
-        raise ValueError(f"margin must lie between 0 and 1/2, got {margin}")
+    checks.require(margin is None or 0 < margin < 0.5, f"margin must lie between 0 and 1/2, got {margin}")
     at_noise, at_data = _singular_ends(given, wanted)
     power = 1 / 3 if (given, wanted) == ("data", "score") else 1 / 2
 
-    def value(x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
-        dtype = torch.promote_types(torch.float32, x.dtype)
+    @cache
+    def reach(dtype: torch.dtype) -> tuple[float, float]:
+        """From when to when the conversion is used."""
         away = torch.finfo(dtype).eps ** power if margin is None else margin
         ends = torch.tensor([0.0, 1.0], dtype=dtype)
         alpha, sigma, alpha_dot, sigma_dot = path.coefficients(ends, ends)
@@ -142,8 +108,14 @@ def converted(
         blind = (D.abs() <= 10 * torch.finfo(dtype).eps) & (given == "velocity")
         low = away if blind[0] or (at_noise and alpha[0] < away) else 0.0
         high = 1 - away if blind[1] or (at_data and sigma[1] < away) else 1.0
+        return low, high
+
+    def value(x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
+        low, high = reach(torch.promote_types(torch.float32, x.dtype))
         t = t.clamp(low, high) if isinstance(t, Tensor) else min(max(t, low), high)
-        return _convert(field(x, t, **cond), x, t, path, given, wanted)
+        prediction = field(x, t, **cond)
+        checks.like("the field's answer", prediction, "x", x)
+        return _convert(prediction, x, t, path, given, wanted)
 
     return value
 
@@ -154,12 +126,7 @@ def from_sd3(network: Field) -> Field:
     SD3 calls the linear path z = (1 - sigma) data + sigma noise, predicts noise - data, and counts time as
     timestep = 1000 sigma. So sigma = 1 - t, timestep = 1000 (1 - t) and v = -v_sd3; x_t is the same.
 
-    Args:
-        network: called as network(x, timestep, **cond) with timestep (B,) in [0, 1000], float32 or float64: in
-            bfloat16 it is off by up to 2, and so are the radians of a time embedding.
-
-    Returns:
-        v(x, t, **cond), like x.
+    timestep (B,) is in float32 at least: in bfloat16 it is off by up to 2, and so are the radians of a time embedding.
 
     Source: Esser et al. (2024), section 3, rectified flow; the factor 1000 is that of the published networks.
 
@@ -175,14 +142,7 @@ def from_sd3(network: Field) -> Field:
 
 
 def to_sd3(v: Field) -> Field:
-    """The inverse of `from_sd3`: a velocity field in our convention, as a network(x, timestep, **cond) in SD3's.
-
-    Args:
-        v: a velocity field on the linear path.
-
-    Returns:
-        network(x, timestep, **cond), like x, for timestep a scalar or (B,).
-    """
+    """The inverse of `from_sd3`: a velocity field in our convention, as a network(x, timestep, **cond) in SD3's."""
 
     def network(x: Tensor, timestep: Tensor | float, **cond: object) -> Tensor:
         return -v(x, 1 - expand_time(timestep, x).reshape(-1).expand(len(x)) / 1000, **cond)
@@ -221,6 +181,5 @@ def _singular_ends(given: Prediction, wanted: Prediction) -> tuple[bool, bool]:
 
 
 def _check_kinds(given: str, wanted: str) -> None:
-    for name, kind in (("given", given), ("wanted", wanted)):
-        if kind not in get_args(Prediction):
-            raise ValueError(f"{name} must be one of {get_args(Prediction)}, got {kind!r}")
+    checks.one_of("given", given, get_args(Prediction))
+    checks.one_of("wanted", wanted, get_args(Prediction))

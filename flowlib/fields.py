@@ -9,16 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowlib import checks
+
 # Any callable v(x, t, **cond) with x (B, *D) and t a scalar or (B,); its values are shaped and typed like x.
 Field = Callable[..., Tensor]
 
 
 def expand_time(t: Tensor | float, x: Tensor) -> Tensor:
     """Times of shape () or (B,), made to broadcast against x (B, *D), in dtype promote_types(float32, x.dtype).
-
-    Raises:
-        ValueError: t is neither a scalar nor one time for each point.
-        TypeError: t is in half precision.
 
     >>> expand_time(torch.tensor([0.0, 0.5]), torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 1, 1, 1])
@@ -40,11 +38,7 @@ def expand_time(t: Tensor | float, x: Tensor) -> Tensor:
 class LinearField:
     """The field v(x) = A x, whose flow is the matrix exponential: phi_{t0 -> t1}(x) = expm((t1 - t0) A) x.
 
-    Args:
-        matrix: the rows of A (d, d), in units of 1 / time.
-
-    Raises:
-        ValueError: the matrix is not square.
+    `matrix` holds the rows of A (d, d), in units of 1 / time.
 
     >>> rotation(omega=math.pi)(torch.tensor([[1.0, 0.0]]), 0.0)
     tensor([[0.0000, 3.1416]])
@@ -53,25 +47,26 @@ class LinearField:
     matrix: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
-        if any(len(row) != len(self.matrix) for row in self.matrix):
-            raise ValueError(
-                f"matrix must be square, got rows of lengths {[len(row) for row in self.matrix]}"
-            )
+        lengths = [len(row) for row in self.matrix]
+        checks.require(
+            set(lengths) == {len(lengths)},
+            f"matrix must be square, got {len(lengths)} rows of lengths {lengths}",
+        )
 
-    def __call__(self, x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """A x for each point of x (B, d), whatever the time."""
-        return x @ self._matrix(x).T
+        return x @ self._checked(x).to(x.dtype).T
 
     def flow(self, x: Tensor, t0: float, t1: float) -> Tensor:
         """Where points x (B, d) that stand at time t0 are at time t1, exactly."""
-        return x @ torch.linalg.matrix_exp((t1 - t0) * self._matrix(x)).T
+        return x @ torch.linalg.matrix_exp((t1 - t0) * self._checked(x)).to(x.dtype).T
 
-    def _matrix(self, x: Tensor) -> Tensor:
+    def _checked(self, x: Tensor) -> Tensor:
+        """A, in float32 at least: a matrix exponential in half precision is far off."""
+        checks.floating("points", x)
         if x.shape[-1] != len(self.matrix):
-            raise ValueError(
-                f"this field lives in {len(self.matrix)} dimensions, got points of shape {tuple(x.shape)}"
-            )
-        return torch.tensor(self.matrix, dtype=x.dtype, device=x.device)
+            checks.shaped("points of this field", x, *["B"] * (x.ndim - 1), len(self.matrix))
+        return torch.tensor(self.matrix, dtype=torch.promote_types(torch.float32, x.dtype), device=x.device)
 
 
 def rotation(omega: float = 2 * math.pi) -> LinearField:
@@ -102,11 +97,8 @@ class TravelingVortex:
 
     with J the rotation by 90 degrees. Its divergence is zero everywhere.
 
-    Args:
-        strength: radians per unit of time at the center.
-        radius: the length at which the whirl fades.
-        start: its center at t = 0.
-        end: its center at t = 1.
+    `strength` counts radians per unit of time at the center, `radius` is the length at which the whirl fades, and the
+    center travels from `start` at t = 0 to `end` at t = 1.
     """
 
     strength: float = 8.0
@@ -114,12 +106,10 @@ class TravelingVortex:
     start: tuple[float, float] = (-1.2, 0.0)
     end: tuple[float, float] = (1.2, 0.0)
 
-    def __call__(self, x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The velocity (B, 2) at points x (B, 2) and times t, a scalar or (B,)."""
-        if x.ndim != 2 or x.shape[1] != 2:
-            raise ValueError(
-                f"this field lives in the plane: expected points of shape (B, 2), got {tuple(x.shape)}"
-            )
+        checks.floating("points", x)
+        checks.shaped("points of this field", x, "B", 2)
         start, end = (torch.tensor(c, dtype=x.dtype, device=x.device) for c in (self.start, self.end))
         offset = x - torch.lerp(start, end, expand_time(t, x).to(x.dtype))
         speed = self.strength * torch.exp(-offset.square().sum(1) / (2 * self.radius**2))

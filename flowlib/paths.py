@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from flowlib import checks
 from flowlib.fields import expand_time
 
 
@@ -17,6 +19,9 @@ class AffinePath:
     """The affine path from x_0 at t = 0 to x_1 at t = 1 (Lipman et al. 2023, sec. 4; Albergo et al. 2023):
 
         x_t = alpha(t) x_1 + sigma(t) x_0,      u_t = dx_t/dt = alpha'(t) x_1 + sigma'(t) x_0.
+
+    Derived at eq-affine-velocity. Times outside [0, 1], or NaN, raise ValueError; on a GPU, where reading them would
+    wait for it, and under torch.compile and vmap they are not looked at.
 
     Args:
         name: what tables and legends call it.
@@ -35,25 +40,13 @@ class AffinePath:
     sigma_dot: Callable[[Tensor], Tensor]
 
     def sample(self, x_0: Tensor, x_1: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """The pair (x_t, u_t) at time t, computed in dtype promote_types(float32, x.dtype), returned in x's.
+        """The pair (x_t, u_t) for ends (B, *D) of one dtype, at t, a scalar or (B,).
 
-        Args:
-            x_0, x_1: the ends, both (B, *D), of one dtype and on one device.
-            t: a scalar or (B,).
-
-        Raises:
-            ValueError: the ends differ in shape, or t is neither a scalar nor one time for each pair.
-            TypeError: the ends differ in dtype or are not floating-point, or t is in half precision.
+        It is computed in dtype promote_types(float32, x.dtype) and returned in x's.
         """
-        if x_0.shape != x_1.shape:
-            raise ValueError(
-                f"x_0 and x_1 must have one shape, got {tuple(x_0.shape)} and {tuple(x_1.shape)}"
-            )
-        if x_0.dtype != x_1.dtype or not x_1.is_floating_point():
-            raise TypeError(
-                f"x_0 and x_1 must have one floating-point dtype, got {x_0.dtype} and {x_1.dtype}"
-            )
-        t = expand_time(t, x_1)
+        checks.floating("x_1", x_1)
+        checks.like("x_0", x_0, "x_1", x_1)
+        t = self._times(t, x_1)
         if t.dtype == x_1.dtype:
             return self._pair(x_0, x_1, t)
         x_t, u_t = self._pair(x_0.to(t.dtype), x_1.to(t.dtype), t)  # half precision is combined in float32
@@ -61,13 +54,20 @@ class AffinePath:
 
     def coefficients(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """alpha, sigma, alpha' and sigma' at times t, a scalar or (B,), made to broadcast against x (B, *D)."""
-        t = expand_time(t, x)
+        t = self._times(t, x)
         return self.alpha(t), self.sigma(t), self.alpha_dot(t), self.sigma_dot(t)
 
     def _pair(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x_t = self.alpha(t) * x_1 + self.sigma(t) * x_0
         u_t = self.alpha_dot(t) * x_1 + self.sigma_dot(t) * x_0
         return x_t, u_t
+
+    def _times(self, t: Tensor | float, x: Tensor) -> Tensor:
+        times = expand_time(t, x)
+        low, high = checks.extent(t)
+        if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN fails
+            raise ValueError(f"a path has times in [0, 1], from noise to data; got {low:g} to {high:g}")
+        return times
 
 
 class _StraightPath(AffinePath):
@@ -77,22 +77,47 @@ class _StraightPath(AffinePath):
         return torch.lerp(x_0, x_1, t), x_1 - x_0
 
 
-def conical(sigma_min: float = 1e-4) -> AffinePath:
-    """The conical path of Lipman et al. (2023, eq. 20-23): alpha = t, sigma = 1 - (1 - sigma_min) t.
+# Coefficients are functions of this file and partials of them, not lambdas: so a path can be sent to other processes.
 
-    Raises:
-        ValueError: sigma_min is not in [0, 1].
-    """
-    if not 0 <= sigma_min <= 1:
-        raise ValueError(f"sigma_min must be in [0, 1], got {sigma_min}")
-    shrink = 1 - sigma_min
-    return AffinePath(
-        f"conical({sigma_min:g})",
-        lambda t: t,
-        lambda t: 1 - shrink * t,
-        torch.ones_like,
-        lambda t: -shrink + 0 * t,
-    )
+
+def _same(t: Tensor) -> Tensor:
+    return t
+
+
+def _falling(t: Tensor, rate: float = 1.0) -> Tensor:
+    return 1 - rate * t
+
+
+def _level(t: Tensor, height: float) -> Tensor:
+    return height + 0 * t
+
+
+def conical(sigma_min: float = 1e-4) -> AffinePath:
+    """The conical path of Lipman et al. (2023, eq. 20-23): alpha = t, sigma = 1 - (1 - sigma_min) t."""
+    checks.require(0 <= sigma_min <= 1, f"sigma_min must be in [0, 1], got {sigma_min}")
+    rate = 1 - sigma_min
+    sigma, sigma_dot = partial(_falling, rate=rate), partial(_level, height=-rate)
+    return AffinePath(f"conical({sigma_min:g})", _same, sigma, torch.ones_like, sigma_dot)
+
+
+linear: AffinePath = _StraightPath("linear", _same, _falling, torch.ones_like, partial(_level, height=-1.0))
+
+
+def _quarter(t: Tensor, height: float) -> Tensor:
+    return height * torch.sin(math.pi / 2 * t)
+
+
+def _quarter_back(t: Tensor, height: float) -> Tensor:
+    return height * torch.sin(math.pi / 2 * (1 - t))  # cos(pi t / 2) would lose its digits near the data
+
+
+cosine = AffinePath(  # alpha^2 + sigma^2 = 1: for x_0 and x_1 of unit variance, so is that of x_t
+    "cosine",
+    partial(_quarter, height=1.0),
+    partial(_quarter_back, height=1.0),
+    partial(_quarter_back, height=math.pi / 2),
+    partial(_quarter, height=-math.pi / 2),
+)
 
 
 def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> AffinePath:
@@ -106,52 +131,41 @@ def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> Affine
     Only sigma sigma' is finite there. To keep it so at t = 1 in floating point, sigma and sigma' are those of s = eps^2
     there: sigma(1) is then 4e-8 in float32 and 7e-17 in float64, below the rounding of x_1, in place of 0.
 
-    Args:
-        beta_min: the rate of noising at the data, per unit of time.
-        beta_max: the rate at the noise.
-
-    Raises:
-        ValueError: not 0 < beta_min <= beta_max < infinity.
+    beta_min and beta_max are the rates of noising at the data and at the noise, per unit of time.
 
     Source: Song et al. (2021), appendix C, where s is called t; Ho et al. (2020) in discrete time.
 
     >>> variance_preserving().alpha(torch.tensor([0.0, 1.0]))
     tensor([0.0066, 1.0000])
     """
-    if not 0 < beta_min <= beta_max < math.inf:
-        raise ValueError(f"rates must satisfy 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
-
-    def total(t: Tensor) -> Tensor:  # B
-        s = (1 - t).clamp(min=torch.finfo(t.dtype).eps ** 2)
-        return beta_min * s + (beta_max - beta_min) * s**2 / 2
-
-    def rate(t: Tensor) -> Tensor:  # beta
-        return beta_min + (1 - t) * (beta_max - beta_min)
-
-    def alpha(t: Tensor) -> Tensor:
-        return torch.exp(-total(t) / 2)
-
-    def sigma(t: Tensor) -> Tensor:
-        return torch.sqrt(-torch.expm1(-total(t)))  # 1 - exp(-B) would lose its digits near the data
-
-    return AffinePath(
-        "variance preserving",
-        alpha,
-        sigma,
-        lambda t: rate(t) * alpha(t) / 2,
-        lambda t: -rate(t) * alpha(t) ** 2 / (2 * sigma(t)),
+    checks.require(
+        0 < beta_min <= beta_max < math.inf,
+        f"rates must satisfy 0 < beta_min <= beta_max, got {beta_min} and {beta_max}",
     )
+    parts: tuple[Callable[..., Tensor], ...] = (_vp_alpha, _vp_sigma, _vp_alpha_dot, _vp_sigma_dot)
+    coefficients = [partial(f, beta_min=beta_min, beta_max=beta_max) for f in parts]
+    return AffinePath("variance preserving", *coefficients)
 
 
-linear: AffinePath = _StraightPath(
-    "linear", lambda t: t, lambda t: 1 - t, torch.ones_like, lambda t: -torch.ones_like(t)
-)
+def _noising(t: Tensor, beta_min: float, beta_max: float) -> tuple[Tensor, Tensor]:
+    """B, and the rate beta, at s = 1 - t."""
+    s = (1 - t).clamp(min=torch.finfo(t.dtype).eps ** 2)
+    return beta_min * s + (beta_max - beta_min) * s**2 / 2, beta_min + (1 - t) * (beta_max - beta_min)
 
-_turn = math.pi / 2
-cosine = AffinePath(  # alpha^2 + sigma^2 = 1: for x_0 and x_1 of unit variance, so is that of x_t
-    "cosine",
-    lambda t: torch.sin(_turn * t),
-    lambda t: torch.cos(_turn * t),
-    lambda t: _turn * torch.cos(_turn * t),
-    lambda t: -_turn * torch.sin(_turn * t),
-)
+
+def _vp_alpha(t: Tensor, **rates: float) -> Tensor:
+    return torch.exp(-_noising(t, **rates)[0] / 2)
+
+
+def _vp_sigma(t: Tensor, **rates: float) -> Tensor:
+    return torch.sqrt(
+        -torch.expm1(-_noising(t, **rates)[0])
+    )  # 1 - exp(-B) would lose its digits near the data
+
+
+def _vp_alpha_dot(t: Tensor, **rates: float) -> Tensor:
+    return _noising(t, **rates)[1] * _vp_alpha(t, **rates) / 2
+
+
+def _vp_sigma_dot(t: Tensor, **rates: float) -> Tensor:
+    return -_noising(t, **rates)[1] * _vp_alpha(t, **rates) ** 2 / (2 * _vp_sigma(t, **rates))

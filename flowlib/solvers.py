@@ -1,311 +1,362 @@
-"""Runge-Kutta solvers for dx/dt = v(x, t): a method is a table, and one loop serves them all (chapters 1 and 5)."""
+"""Solvers for dx/dt = v(x, t): fixed and adaptive steps with any Runge-Kutta table (chapters 1 and 5)."""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowlib import checks
 from flowlib.fields import Field
+from flowlib.tableaus import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau
 
-
-@dataclass(frozen=True)
-class Tableau:
-    r"""An explicit Runge-Kutta method, written as its Butcher tableau (a | b | c).
-
-    One step of length h from (x, t) evaluates the slopes k_i and combines them:
-
-        k_i = v(x + h sum_{j<i} a_ij k_j, t + c_i h),        x(t + h) ~ x + h sum_i b_i k_i.
-
-    Args:
-        name: what figures and messages call the method.
-        a: row i holds the i - 1 weights of the earlier slopes, so row 1 is empty.
-        b: the weights of the slopes in the step; they sum to 1.
-        c: when each slope is taken, as a fraction of the step; c_i = sum_j a_ij.
-        order: the exponent of h in the global error.
-        error: for adaptive steps, b minus the weights of an embedded method of one order less. The difference of the
-            two results, h sum_i error_i k_i, estimates the error of a step. It has one weight more than b, for the
-            slope at the end of the step, v(x(t + h), t + h): the next step starts with that slope anyway.
-
-    Raises:
-        ValueError: the table is not explicit, or breaks sum(b) = 1, c_i = sum_j a_ij or sum(error) = 0.
-
-    Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, sections II.1 and II.4.
-    """
-
-    name: str
-    a: tuple[tuple[float, ...], ...]
-    b: tuple[float, ...]
-    c: tuple[float, ...]
-    order: int
-    error: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        stages = len(self.b)
-        if (
-            len(self.a) != stages
-            or len(self.c) != stages
-            or any(len(row) != i for i, row in enumerate(self.a))
-        ):
-            rows = [len(row) for row in self.a]
-            raise ValueError(
-                f"{self.name}: an explicit method with {stages} weights b needs {stages} times c and rows of a "
-                f"of lengths {list(range(stages))}; got {len(self.c)} times and rows of lengths {rows}"
-            )
-        if not math.isclose(sum(self.b), 1.0) or not all(
-            math.isclose(sum(row), c, abs_tol=1e-12) for row, c in zip(self.a, self.c, strict=True)
-        ):
-            raise ValueError(
-                f"{self.name}: the weights b must sum to 1 and each c_i must be the sum of row i of a"
-            )
-        if self.error is not None and (len(self.error) != stages + 1 or abs(sum(self.error)) > 1e-12):
-            raise ValueError(
-                f"{self.name}: error needs {stages + 1} weights, the last for the slope at the end of the step, "
-                f"with sum 0; got {len(self.error)} with sum {sum(self.error):g}"
-            )
-
-    @property
-    def stages(self) -> int:
-        """Evaluations of the field in one step, fixed or adaptive."""
-        return len(self.b)
-
-
-EULER = Tableau("Euler", a=((),), b=(1.0,), c=(0.0,), order=1)
-MIDPOINT = Tableau("midpoint", a=((), (1 / 2,)), b=(0.0, 1.0), c=(0.0, 1 / 2), order=2)
-HEUN = Tableau("Heun", a=((), (1.0,)), b=(1 / 2, 1 / 2), c=(0.0, 1.0), order=2)
-# Kutta's classical method; libraries also call his 3/8 rule "rk4".
-RK4 = Tableau(
+__all__ = [
+    "DOPRI5",
+    "EULER",
+    "HEUN",
+    "MIDPOINT",
     "RK4",
-    a=((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
-    b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
-    c=(0.0, 1 / 2, 1 / 2, 1.0),
-    order=4,
-)
-# Dormand & Prince (1980), RK5(4)7M. The seventh row of the published table is b itself: the slope at the end of the
-# step, which only the error estimate needs and which fixed steps therefore do not evaluate. The embedded weights are
-# Shampine's (1986), whose estimate is two thirds of the one published first.
-DOPRI5 = Tableau(
-    "Dormand-Prince",
-    a=(
-        (),
-        (1 / 5,),
-        (3 / 40, 9 / 40),
-        (44 / 45, -56 / 15, 32 / 9),
-        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    ),
-    b=(35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-    c=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
-    order=5,
-    error=(71 / 86400, 0.0, -142 / 50085, 71 / 2880, -17253 / 508800, 44 / 1575, -1 / 60),
-)
+    "Tableau",
+    "odeint",
+    "root_mean_square",
+    "trajectory",
+    "worst_point",
+]
 
 
-@overload
+def root_mean_square(error: Tensor) -> Tensor:
+    """The norm of an error (B, *D) that keeps the average point within the tolerance; a single one may miss it."""
+    return torch.linalg.vector_norm(error) / math.sqrt(max(1, error.numel()))
+
+
+def worst_point(error: Tensor) -> Tensor:
+    """The norm of an error (B, *D) that keeps every point within the tolerance: the largest root mean square of one."""
+    rows = error.reshape(len(error), error[:1].numel())
+    norms = torch.linalg.vector_norm(rows, dim=1) / math.sqrt(max(1, rows.shape[1]))
+    return norms.amax() if len(rows) else error.new_zeros(())
+
+
 def odeint(
     v: Field,
     x: Tensor,
     *,
-    t0: float = ...,
-    t1: float = ...,
-    steps: int | None = ...,
-    times: Sequence[float] | Tensor | None = ...,
-    method: Tableau = ...,
-    rtol: float = ...,
-    atol: float = ...,
-    trajectory: Literal[False] = ...,
-    **cond: object,
-) -> Tensor: ...
-@overload
-def odeint(
-    v: Field,
-    x: Tensor,
-    *,
-    t0: float = ...,
-    t1: float = ...,
-    steps: int | None = ...,
-    times: Sequence[float] | Tensor | None = ...,
-    method: Tableau = ...,
-    rtol: float = ...,
-    atol: float = ...,
-    trajectory: Literal[True],
-    **cond: object,
-) -> tuple[Tensor, Tensor]: ...
-def odeint(
-    v: Field,
-    x: Tensor,
-    *,
-    t0: float = 0.0,
-    t1: float = 1.0,
+    t0: float | None = None,
+    t1: float | None = None,
     steps: int | None = None,
     times: Sequence[float] | Tensor | None = None,
     method: Tableau = MIDPOINT,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    trajectory: bool = False,
+    rtol: float | None = None,
+    atol: float | None = None,
+    norm: Callable[[Tensor], Tensor] | None = None,
+    observe: Callable[[Tensor, Tensor], object] | None = None,
     **cond: object,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor:
     """Solve dx/dt = v(x, t) from x(t0) = x, and return x(t1).
 
-    With `steps` or `times` the solver evaluates the field exactly N * method.stages times. Without them, a method that
-    estimates its error (DOPRI5) chooses its own steps, one length for the whole batch, so that each step's estimate is
-    within the tolerance on average: sqrt(mean((error / (atol + rtol max(|x|, |x_next|)))^2)) <= 1.
-    Times are 0-dimensional, of dtype promote_types(float32, x.dtype). Gradients flow through the steps by ordinary
-    back-propagation; lengths of adaptive steps count as constants.
+    With `steps` the solver evaluates the field exactly steps * method.stages times. Without it, a method that estimates
+    its error (DOPRI5) chooses its own steps, of one length for the whole batch, such that
+
+        norm(error / (atol + rtol max(|x|, |x_next|))) <= 1        in each step.
+
+    Between steps the state is kept in dtype promote_types(float32, x.dtype), like the times, and the field is called in
+    x's own; from 1,000 steps on the rounding errors of the sum are compensated. Gradients flow through the steps by
+    ordinary back-propagation, to x and to what the field depends on; lengths of adaptive steps count as constants.
 
     Args:
-        v: the field, called as v(x, t, **cond).
+        v: the field, called as v(x, t, **cond). It must leave x as it is, and answer in a tensor that later answers do
+            not overwrite: both are noticed, but for writes that bypass torch (numpy) or under inference mode.
         x: starting points (B, *D), floating point.
-        t0: time at which x stands.
-        t1: time at which the solution is wanted; t1 < t0 runs the flow backwards, which inverts it.
-        steps: how many equal steps to take from t0 to t1.
-        times: instead of `steps`, an explicit grid t_0, ..., t_N, strictly monotone, in place of t0 and t1.
+        t0: time at which x stands; 0 if None.
+        t1: time at which the solution is wanted, 1 if None; t1 < t0 runs the flow backwards, which inverts it.
+        steps: how many equal steps to take.
+        times: in place of t0 and t1, strictly monotone times (N + 1,). A method without error estimate takes one step
+            from each to the next; DOPRI5 takes adaptive steps between them, and stops at each.
         method: a Runge-Kutta table such as EULER, MIDPOINT, HEUN, RK4 or DOPRI5.
-        rtol: for adaptive steps, the error allowed in a step relative to the size of the state.
-        atol: the error allowed beside it, in the units of x.
-        trajectory: return every state on the way as well, those after accepted steps if adaptive.
+        rtol: for adaptive steps, the error allowed in a step relative to the size of the state; 1e-5 if None.
+        atol: the error allowed beside it, in the units of x; 1e-5 if None.
+        norm: for adaptive steps, of an error in units of the tolerance. `root_mean_square`, if None, averages over all
+            points; `worst_point` guards every single one, and takes as many steps as the hardest of them needs.
+        observe: called as observe(t, x) with the start, and after each step, or with adaptive steps at each of `times`.
         **cond: passed on to the field, such as a class label.
 
     Returns:
-        x(t1) of shape (B, *D); with `trajectory`, the times (N + 1,) and the states (N + 1, B, *D).
+        x(t1), like x.
 
     Raises:
-        ValueError: both of `steps` and `times`, or neither for a method that estimates no error; a grid that is not
-            strictly monotone; tolerances that are negative or finer than x's dtype resolves; a field whose output has
-            another shape than x.
-        TypeError: x is not a floating-point tensor, or the field answers in another dtype.
+        ValueError, TypeError: arguments that do not fit each other, tolerances finer than x's dtype resolves, a time
+            that requires gradients, a field that does not answer like x, a condition that looks like a misspelt option.
         FloatingPointError: the state became infinite or NaN, or no step is short enough for the tolerance; the message
             gives the time, the step and what to do.
+        RuntimeError: the field changed x, or an earlier answer, in place.
 
     Source: Hairer, Norsett & Wanner I, sections II.4 (error norm, first step) and II.5 (DOPRI5); Hairer & Wanner II,
-    section IV.2, and Gustafsson (1991) for the proportional-integral step size control.
+    section IV.2, and Gustafsson (1991) for the proportional-integral step size control; Kahan (1965) for the sum.
 
     >>> rotate = lambda x, t: torch.stack([-x[:, 1], x[:, 0]], dim=1)
     >>> odeint(rotate, torch.tensor([[1.0, 0.0]]), t1=math.pi / 6, steps=20, method=RK4)
     tensor([[0.8660, 0.5000]])
-    >>> times, states = odeint(rotate, torch.tensor([[1.0, 0.0]]), t1=1.0, method=DOPRI5, trajectory=True)
-    >>> states[-1], times[-1]
-    (tensor([[0.5403, 0.8415]]), tensor(1.))
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(
-            f"x must be a floating-point tensor (B, *D), got {getattr(x, 'dtype', type(x).__name__)}"
+    checks.floating("x", x)
+    _refuse_misspelt(cond)
+    dtype = torch.promote_types(torch.float32, x.dtype)
+    adaptive = steps is None and method.error is not None
+    if not adaptive and (steps is None) == (times is None):
+        hint = "" if method.error or steps else f", since {method.name} does not estimate its error"
+        raise ValueError(f"give either steps= or times={hint}; got steps={steps!r} and times={times!r}")
+    checks.require(
+        adaptive or (rtol is None and atol is None and norm is None),
+        f"rtol, atol and norm belong to adaptive steps; steps={steps} with method={method.name} takes fixed ones",
+    )
+    grid = _grid(dtype, t0, t1, steps, times)
+    slope = _guarded(v, x, dtype, cond)
+    state = x.to(dtype, copy=True)  # a field that writes into its argument must not change the caller's x
+    if observe:
+        observe(grid[0].to(x.device), x)
+    if adaptive:
+        tolerance = _Tolerance(
+            1e-5 if rtol is None else rtol, 1e-5 if atol is None else atol, norm or root_mean_square
         )
-    t0, t1 = float(t0), float(t1)
-    if not (math.isfinite(t0) and math.isfinite(t1)):
-        raise ValueError(f"t0 and t1 must be finite, got t0={t0} and t1={t1}")
-
-    def slope(x: Tensor, t: Tensor) -> Tensor:
-        k = v(x, t, **cond)
-        if k.shape != x.shape:
-            raise ValueError(
-                f"the field must answer like x: expected shape {tuple(x.shape)}, got {tuple(k.shape)}"
-            )
-        if k.dtype != x.dtype:
-            raise TypeError(f"the field must answer like x: expected {x.dtype}, got {k.dtype}")
-        return k
-
-    states = [x]
-    if steps is None and times is None and method.error is not None:
-        accepted = [t0]
-        for at, state in _adaptive(slope, x, t0, t1, method, method.error, rtol, atol):
-            x = state
-            if trajectory:
-                accepted.append(at)
-                states.append(x)
-        grid = _clock(accepted, x)
+        checks.require(
+            tolerance.resolved(x.dtype),
+            f"rtol and atol must be finite and not negative, one of them at least {torch.finfo(x.dtype).eps / 10:.1e} "
+            f"for {x.dtype}; got rtol={tolerance.rtol} and atol={tolerance.atol}",
+        )
+        reached = _adaptive_steps(slope, state, grid.tolist(), method, tolerance, every=times is None)
     else:
-        grid = _grid(x, t0, t1, steps, times, method)
-        sums = []
-        for t, t_next in itertools.pairwise(grid):
-            x = _step(slope, x, t, t_next, method)[0]
-            # A sum is finite if all its terms are, and costs a fifth of asking each of them.
-            sums.append(x.detach().sum(dtype=grid.dtype))
-            if trajectory:
-                states.append(x)
-        _raise_unless_finite(torch.stack(sums), grid, method)
-    return (grid, torch.stack(states)) if trajectory else x
+        reached = _fixed_steps(slope, state, grid.to(x.device), method)
+    for t, state in reached:
+        if observe:
+            observe(t, state.to(x.dtype))
+    return state.to(x.dtype)
 
 
-def _step(
+def trajectory(v: Field, x: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    """The solution on the way: the times (N + 1,) and the states (N + 1, B, *D) at them; see `odeint` for the options.
+
+    The times are those between fixed steps, or those that `times` asks for, or else those between accepted steps.
+
+    >>> rotate = lambda x, t: torch.stack([-x[:, 1], x[:, 0]], dim=1)
+    >>> times, states = trajectory(rotate, torch.tensor([[1.0, 0.0]]), times=[0.0, 0.5, 1.0], method=DOPRI5)
+    >>> times, states[:, 0]
+    (tensor([0.0000, 0.5000, 1.0000]), tensor([[1.0000, 0.0000],
+            [0.8776, 0.4794],
+            [0.5403, 0.8415]]))
+    """
+    seen: list[tuple[Tensor, Tensor]] = []
+    odeint(v, x, observe=lambda t, x: seen.append((t, x)), **options)
+    times, states = zip(*seen, strict=True)
+    return torch.stack(times), torch.stack(states)
+
+
+def _refuse_misspelt(cond: dict[str, object]) -> None:
+    """A name that is nearly an option's would vanish among the conditions that the field is free to ignore."""
+    for name in cond:
+        if name == "trajectory":
+            raise TypeError(
+                "odeint returns x(t1) alone; for the states on the way call trajectory(v, x, ...)"
+            )
+        options = [
+            option for option in inspect.signature(odeint).parameters if option not in ("v", "x", "cond")
+        ]
+        if near := difflib.get_close_matches(name, options, n=1, cutoff=0.75):
+            raise TypeError(f"odeint has no option {name!r}: did you mean {near[0]!r}?")
+
+
+def _guarded(v: Field, x: Tensor, kept: torch.dtype, cond: dict[str, object]) -> Field:
+    """The field at states that are kept in another dtype than x, with its answers checked."""
+    dtype, same, tracked = x.dtype, x.dtype == kept, not torch.is_inference_mode_enabled()
+
+    def slope(state: Tensor, t: Tensor) -> Tensor:
+        x = state if same else state.to(dtype)
+        before = x._version if tracked else 0
+        k = v(x, t, **cond)
+        if k.shape != x.shape or k.dtype != dtype:
+            checks.like("the field's answer", k, "x", x)
+        if tracked and x._version != before:
+            raise RuntimeError("the field changed its points x in place: let it work on x.clone()")
+        return k if same else k.to(kept)
+
+    return slope
+
+
+def _grid(
+    dtype: torch.dtype,
+    t0: float | None,
+    t1: float | None,
+    steps: int | None,
+    times: Sequence[float] | Tensor | None,
+) -> Tensor:
+    """The times between steps, or at which adaptive steps must stop, on the CPU; spaced before they are rounded."""
+    for name, given in (("t0", t0), ("t1", t1), ("times", times)):
+        if isinstance(given, Tensor) and given.requires_grad:
+            raise TypeError(
+                f"{name} must not require gradients, which odeint does not give it; solve dx/ds = (t1 - t0) "
+                f"v(x, t0 + s (t1 - t0)) over s from 0 to 1 instead, where t0 and t1 are parameters of the field"
+            )
+    if times is None:
+        checks.require(
+            steps is None or (type(steps) is int and steps >= 1),
+            f"steps must be a whole number of at least 1, got {steps!r}",
+        )
+        ends = [0.0 if t0 is None else float(t0), 1.0 if t1 is None else float(t1)]
+        checks.require(
+            math.isfinite(ends[0]) and math.isfinite(ends[1]),
+            f"t0 and t1 must be finite, got t0={ends[0]} and t1={ends[1]}",
+        )
+        if ends[0] == ends[1]:
+            return torch.tensor(ends[:1], dtype=dtype)
+        exact = torch.linspace(ends[0], ends[1], (steps or 1) + 1, dtype=torch.float64)
+        if abs(ends[1] - ends[0]) / (steps or 1) > 4 * torch.finfo(dtype).eps * max(map(abs, ends)):
+            return exact.to(dtype)
+    else:
+        exact = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+        checks.require(
+            exact.ndim == 1 and len(exact) >= 2,
+            f"times must be a grid of at least two times, got shape {tuple(exact.shape)}",
+        )
+        for name, given, end in (("t0", t0, exact[0]), ("t1", t1, exact[-1])):
+            checks.require(
+                given is None or torch.tensor(float(given), dtype=dtype) == end.to(dtype),
+                f"times runs from {exact[0]:g} to {exact[-1]:g}, but {name}={given} was given as well",
+            )
+    grid = exact.to(dtype)
+    widths = grid.diff()
+    if not bool((widths > 0 if exact[-1] > exact[0] else widths < 0).all()):  # NaN fails
+        shown = [float(f"{t:.9g}") for t in exact[:9]]
+        raise ValueError(
+            f"times must increase or decrease strictly in {dtype}, got {shown}{' and so on' * (len(exact) > 9)}"
+        )
+    return grid
+
+
+def _stages(
     slope: Field, x: Tensor, t: Tensor, t_next: Tensor, method: Tableau, first: Tensor | None = None
-) -> tuple[Tensor, list[Tensor]]:
-    """One step of the method, from t to t_next, and its slopes; `first` is the slope at t, where that is known."""
-    h = t_next - t
-    slopes = [] if first is None else [first]
-    for row, c in list(zip(method.a, method.c, strict=True))[len(slopes) :]:
+) -> list[Tensor]:
+    """The slopes k_i of one step from t to t_next; `first` is the slope at t, where that is known."""
+    h, slopes = t_next - t, [] if first is None else [first]
+    tracked = not x.is_inference()  # tensors made in inference mode do not count their changes
+    for row, c in zip(method.a[len(slopes) :], method.c[len(slopes) :], strict=True):
+        made = sum(k._version for k in slopes) if tracked else 0
         t_i = torch.lerp(t, t_next, c)  # exactly t_next at c = 1, where t + h may round past the end
-        slopes.append(slope(_combine(x, h, row, slopes), t_i))
-    return _combine(x, h, method.b, slopes), slopes
+        k = slope(_combine(x, h, row, slopes), t_i)
+        if tracked and sum(k._version for k in slopes) != made:
+            raise RuntimeError(
+                "the field wrote its answer over an earlier one, which the step still needs: let it return a new tensor"
+            )
+        slopes.append(k)
+    return slopes
 
 
 def _combine(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
     """x + h sum_i w_i k_i, without touching the slopes whose weight is zero."""
     for weight, k in zip(weights, slopes, strict=True):
         if weight:
-            x = torch.addcmul(x, k, (weight * h).to(x.dtype))
+            x = torch.addcmul(x, k, weight * h)
     return x
 
 
-def _adaptive(
-    slope: Field,
-    x: Tensor,
-    t0: float,
-    t1: float,
-    method: Tableau,
-    weights: tuple[float, ...],
-    rtol: float,
-    atol: float,
-) -> Iterator[tuple[float, Tensor]]:
-    """The accepted times and states after t0; `weights` are those that estimate the error of a step."""
-    resolution = torch.finfo(x.dtype).eps / 10  # of a step, not of the state: steps are finer than their sum
-    if not (0 <= rtol < math.inf and 0 <= atol < math.inf and max(rtol, atol) >= resolution):
-        raise ValueError(
-            f"rtol and atol must be finite and not negative, one of them at least {resolution:.1e} for {x.dtype}"
-            f"; got rtol={rtol} and atol={atol}"
+def _fixed_steps(slope: Field, x: Tensor, grid: Tensor, method: Tableau) -> Iterator[tuple[Tensor, Tensor]]:
+    """The times and states after each step from one time of the grid to the next."""
+    lost = torch.zeros_like(x) if len(grid) > 1000 else None  # what rounding took from the sum (Kahan)
+    sums = []
+    for t, t_next in itertools.pairwise(grid):
+        slopes = _stages(slope, x, t, t_next, method)
+        if lost is None:
+            x = _combine(x, t_next - t, method.b, slopes)
+        else:
+            increment = _combine(-lost, t_next - t, method.b, slopes)
+            x_next = x + increment
+            lost = ((x_next - x) - increment).detach()
+            x = x_next
+        # A sum is finite if all its terms are, and costs a fifth of asking each of them.
+        sums.append(x.detach().sum())
+        yield t_next, x
+    # Asked once, after the last step: a question inside the loop would make a GPU wait at every step.
+    finite = torch.stack(sums).isfinite() if sums else torch.ones(1)
+    if not bool(finite.all()):
+        n = int(finite.long().argmin())
+        raise FloatingPointError(
+            f"{method.name}: the state is no longer finite after step {n + 1} of {len(sums)}, "
+            f"from t = {grid[n]:g} to {grid[n + 1]:g}. Either the solution blows up, the step is too long for this "
+            f"field (take more steps), or the field is singular at a time that the method evaluates"
         )
-    if t0 == t1:
+
+
+@dataclass(frozen=True)
+class _Tolerance:
+    """How large an error of a step may be."""
+
+    rtol: float
+    atol: float
+    norm: Callable[[Tensor], Tensor]
+
+    def resolved(self, dtype: torch.dtype) -> bool:
+        """Whether errors that small can be told apart from rounding: of a step, not of the state, which is coarser."""
+        least = torch.finfo(dtype).eps / 10
+        return 0 <= self.rtol < math.inf and 0 <= self.atol < math.inf and max(self.rtol, self.atol) >= least
+
+    def size(self, error: Tensor, x: Tensor, x_next: Tensor) -> float:
+        """The norm of an error in units of the tolerance; NaN if x_next is not finite, beside which all looks small."""
+        allowed = self.atol + self.rtol * torch.maximum(x.abs(), x_next.abs())
+        relative = error / (allowed + torch.finfo(x.dtype).tiny)  # 0 / 0 is no error
+        return float(self.norm(relative + 0 * x_next))
+
+
+def _adaptive_steps(
+    slope: Field, x: Tensor, stops: list[float], method: Tableau, tolerance: _Tolerance, every: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The times and states at the stops after the first, or, with `every`, after each accepted step."""
+
+    def clock(t: float) -> Tensor:
+        return torch.tensor(t, dtype=x.dtype, device=x.device)
+
+    t, *later = stops
+    if not later:
         return
-
-    def size(error: Tensor, x: Tensor, x_next: Tensor) -> float:
-        """The root mean square of the error, in units of the tolerance."""
-        tolerance = atol + rtol * torch.maximum(x.abs(), x_next.abs())
-        relative = error / (tolerance + torch.finfo(x.dtype).tiny)  # 0 / 0 is no error
-        relative = relative + 0 * x_next  # NaN where x_next is infinite: any error looks small beside it
-        return float(torch.linalg.vector_norm(relative)) / math.sqrt(max(1, x.numel()))
-
-    t, k = t0, slope(x, _clock(t0, x))
-    h = _first_length(slope, x, t0, t1, k, method.order, size)
+    k = slope(x, clock(t))
+    h = _first_length(slope, x, t, later[-1], k, method.order, tolerance.size)
     before, growth = 1e-4, 10.0  # the last accepted error; by how much the next step may grow
-    while t != t1:
-        # Below ten units in the last place of t, times would repeat. Written so that NaN fails.
-        now = _clock(t, x)
-        if not abs(h) > 10 * torch.finfo(now.dtype).eps * max(abs(t), 1e-8 * abs(t1 - t0)):
-            raise FloatingPointError(
-                f"{method.name}: at t = {t:.9g} no step meets the tolerance, not even one of {h:.1e}. The solution "
-                f"blows up or the field is singular or not finite there (end before it: t1 = ...), or rtol={rtol} and "
-                f"atol={atol} ask for more than {x.dtype} resolves (loosen them, or use float64)"
-            )
-        # A tenth more than h is likely to pass as well, and leaves no crumb to the last step.
-        t_next = t1 if abs(t1 - t) <= 1.1 * abs(h) else t + h
-        then = _clock(t_next, x)
-        x_next, slopes = _step(slope, x, now, then, method, first=k)
-        slopes.append(slope(x_next, then))
-        with torch.no_grad():
-            error = size(_combine(torch.zeros_like(x), then - now, weights, slopes), x, x_next)
-        # Proportional-integral control: the error of a step goes as h^order, and its trend damps the next length.
-        ratio = 0.9 * max(error, 1e-10) ** (-0.85 / method.order) * before ** (0.2 / method.order)
-        h = (t_next - t) * (min(max(ratio, 0.2), growth) if math.isfinite(error) else 0.2)
-        growth = 1.0  # after a failure the next step must not grow
-        if error <= 1:
-            t, x, k = t_next, x_next, slopes[-1]
-            before, growth = max(error, 1e-4), 10.0
-            yield t, x
+    for stop in later:
+        while t != stop:
+            # Below ten units in the last place of t, times would repeat. Written so that NaN fails.
+            now = clock(t)
+            if not abs(h) > 10 * torch.finfo(now.dtype).eps * max(abs(t), 1e-8 * abs(later[-1] - stops[0])):
+                raise FloatingPointError(
+                    f"{method.name}: at t = {t:.9g} no step meets the tolerance, not even one of {h:.1e}. The solution "
+                    f"blows up or the field is singular or not finite there (end before it: t1 = ...), or "
+                    f"rtol={tolerance.rtol} and atol={tolerance.atol} ask for more than {x.dtype} resolves (loosen "
+                    f"them, or use float64)"
+                )
+            # A tenth more than h is likely to pass as well, and leaves no crumb to the last step.
+            last = abs(stop - t) <= 1.1 * abs(h)
+            t_next = stop if last else t + h
+            then = clock(t_next)
+            slopes = _stages(slope, x, now, then, method, first=k)
+            x_next = _combine(x, then - now, method.b, slopes)
+            slopes.append(slope(x_next, then))
+            with torch.no_grad():
+                estimate = _combine(torch.zeros_like(x), then - now, method.error or (), slopes)
+                error = tolerance.size(estimate, x, x_next)
+            # Proportional-integral control: the error of a step goes as h^order, and its trend damps the next length.
+            ratio = 0.9 * max(error, 1e-10) ** (-0.85 / method.order) * before ** (0.2 / method.order)
+            wanted = (t_next - t) * (min(max(ratio, 0.2), growth) if math.isfinite(error) else 0.2)
+            growth = 1.0  # after a failure the next step must not grow
+            if error <= 1:
+                # a step that a stop cut short says little of the next: it may be as long as was planned
+                h = max(h, wanted, key=abs) if last else wanted
+                t, x, k = t_next, x_next, slopes[-1]
+                before, growth = max(error, 1e-4), 10.0
+                if every or last:
+                    yield then, x
+            else:
+                h = wanted
 
 
 @torch.no_grad()
@@ -324,62 +375,11 @@ def _first_length(
         return math.nan
     probe = min(0.01 * state / speed if min(state, speed) >= 1e-5 else 1e-6, abs(t1 - t0))
     h = math.copysign(probe, t1 - t0)
-    bend = size(slope(x + h * k, _clock(t0 + h, x)) - k, x, x) / probe
+    later = torch.tensor(t0 + h, dtype=x.dtype, device=x.device)
+    bend = size(slope(x + h * k, later) - k, x, x) / probe
     if not math.isfinite(bend):
         return h
     fastest = max(speed, bend)
     # where nothing moves yet, 1e-6 would be less than float32 times near 1 resolve
     length = (0.01 / fastest) ** (1 / order) if fastest > 1e-15 else 100 * probe
     return math.copysign(min(100 * probe, length), t1 - t0)
-
-
-def _clock(t: float | list[float], x: Tensor) -> Tensor:
-    """Times as a tensor beside x, of dtype promote_types(float32, x.dtype)."""
-    return torch.tensor(t, dtype=torch.promote_types(torch.float32, x.dtype), device=x.device)
-
-
-def _grid(
-    x: Tensor,
-    t0: float,
-    t1: float,
-    steps: int | None,
-    times: Sequence[float] | Tensor | None,
-    method: Tableau,
-) -> Tensor:
-    """The times (N + 1,) at which the solution is computed."""
-    dtype = torch.promote_types(torch.float32, x.dtype)
-    if (steps is None) == (times is None):
-        hint = "" if method.error or steps else f", since {method.name} does not estimate its error"
-        raise ValueError(f"give either steps= or times={hint}; got steps={steps!r} and times={times!r}")
-    if times is None:
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
-        # spaced in float64, so that float32 times are the rounded exact ones
-        return torch.linspace(float(t0), float(t1), steps + 1, dtype=torch.float64, device="cpu").to(
-            x.device, dtype
-        )
-    grid = torch.as_tensor(times, dtype=dtype, device=x.device)
-    if grid.ndim != 1 or len(grid) < 2:
-        raise ValueError(f"times must be a grid of at least two times, got shape {tuple(grid.shape)}")
-    widths = grid.diff()
-    if not (bool((widths > 0).all()) or bool((widths < 0).all())):
-        raise ValueError(
-            f"times must increase or decrease strictly, got {[round(float(s), 6) for s in grid]}"
-        )
-    if (t0, t1) != (0.0, 1.0) and (t0, t1) != (float(grid[0]), float(grid[-1])):
-        raise ValueError(
-            f"times runs from {grid[0]:g} to {grid[-1]:g}, but t0={t0} and t1={t1} were given as well"
-        )
-    return grid
-
-
-def _raise_unless_finite(sums: Tensor, grid: Tensor, method: Tableau) -> None:
-    # Asked once, after the last step: a question inside the loop would make a GPU wait at every step.
-    finite = sums.isfinite()
-    if not bool(finite.all()):
-        n = int(finite.long().argmin())
-        raise FloatingPointError(
-            f"{method.name}: the state is no longer finite after step {n + 1} of {len(sums)}, "
-            f"from t = {grid[n]:g} to {grid[n + 1]:g}. Either the solution blows up, the step is too long for this "
-            f"field (take more steps), or the field is singular at a time that the method evaluates"
-        )

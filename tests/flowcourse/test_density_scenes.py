@@ -18,7 +18,7 @@ from flowlib.data import GaussianMixture, three_arms
 from flowlib.derivatives import divergence
 from flowlib.fields import rotation
 from flowlib.paths import cosine, linear
-from flowlib.solvers import RK4, odeint
+from flowlib.solvers import RK4, trajectory
 from flowlib.splines import rational_quadratic_spline
 
 NAMES = {
@@ -400,7 +400,7 @@ def test_the_carried_state_solves_its_equations(browser, start):
 
     N = density_module.STEPS
     first = tensor([*start, 1, 0, 0, 1, 0], 1, 7)
-    expected = odeint(augmented, first, steps=N, method=RK4, trajectory=True)[1][:, 0]
+    expected = trajectory(augmented, first, steps=N, method=RK4)[1][:, 0]
     states = follow(browser, start)
     torch.testing.assert_close(states, expected, rtol=1e-9, atol=1e-9)
     # for the still picture, by differences of 1e-4 of the flow

@@ -28,7 +28,7 @@ from flowcourse.figures.svg import show
 from flowlib.data import GaussianMixture
 from flowlib.fields import LinearField, TravelingVortex, rotation, saddle, shear, spiral
 from flowlib.paths import cosine, linear
-from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, odeint
+from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, odeint, trajectory
 
 MIXTURE = GaussianMixture(
     means=torch.tensor([[0.0, 2.0], [-1.7, -1.0], [1.7, -1.0]], dtype=torch.float64),
@@ -121,7 +121,7 @@ def test_the_swirl_adds_a_rotated_score_and_the_density_is_exact(browser, t):
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize(("t0", "t1", "steps"), [(0.0, 1.0, 7), (0.8, 0.1, 5)])
 def test_every_solver_takes_the_steps_of_flowlib(browser, method, name, t0, t1, steps):
-    _, expected = odeint(FIELDS[name], X, t0=t0, t1=t1, steps=steps, method=method, trajectory=True)
+    _, expected = trajectory(FIELDS[name], X, t0=t0, t1=t1, steps=steps, method=method)
     states = browser(
         "odeint(fields[spec.kind](spec), x, t0, t1, steps, tableau).map((state) => [...state])",
         spec=spec(name), x=flat(X), t0=t0, t1=t1, steps=steps, tableau=explorable.table(method),

@@ -17,7 +17,7 @@ from flowcourse.figures.scenes.paths import KNOWN, NOISE_FIRST, SQUEEZE, loop
 from flowlib.data import GaussianMixture, three_arms
 from flowlib.empirical import Empirical
 from flowlib.paths import conical, cosine, linear
-from flowlib.solvers import RK4, odeint
+from flowlib.solvers import RK4, trajectory
 
 PATHS = pytest.mark.parametrize("path", KNOWN, ids=lambda path: path.name)
 DATA = torch.tensor([-1.8, -1.2, 0.4, 1.5, 2.1], dtype=torch.float64)
@@ -236,7 +236,7 @@ def carried(plane, path, c, steps=64):
 
 @PATHS
 def test_points_carried_by_the_detoured_field_are_the_others_shifted(plane, path):
-    times, states = odeint(ARMS.marginal_velocity(path), points(), steps=64, method=RK4, trajectory=True)
+    times, states = trajectory(ARMS.marginal_velocity(path), points(), steps=64, method=RK4)
     torch.testing.assert_close(carried(plane, path, 0.0), states, rtol=1e-10, atol=1e-10)
     shifted = states + loop(1.3, times)[:, None]
     torch.testing.assert_close(carried(plane, path, 1.3, 512)[::8], shifted, rtol=0, atol=2e-3)

@@ -15,7 +15,7 @@ from flowcourse.figures.scenes.solver import COUNTS, REFERENCE
 from flowlib.data import GaussianMixture
 from flowlib.fields import LinearField, TravelingVortex, rotation, shear
 from flowlib.paths import linear
-from flowlib.solvers import DOPRI5, EULER, HEUN, MIDPOINT, RK4, odeint
+from flowlib.solvers import DOPRI5, EULER, HEUN, MIDPOINT, RK4, odeint, trajectory
 
 MIXTURE = GaussianMixture(
     means=torch.tensor([[0.0, 2.0], [-1.7, -1.0], [1.7, -1.0]], dtype=torch.float64),
@@ -129,7 +129,7 @@ def scene_of(figure, expression, browser, **values):
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 @pytest.mark.parametrize("name", FIELDS)
 def test_steps_are_those_of_flowlib(browser, name, method):
-    _, expected = odeint(FIELDS[name], START, steps=6, method=method, trajectory=True)
+    _, expected = trajectory(FIELDS[name], START, steps=6, method=method)
     states = browser(
         "odeint(fields[spec.kind](spec), x, 0, 1, 6, method).map((state) => [...state])",
         **settings(name, method),
@@ -196,12 +196,11 @@ def test_several_points_report_the_largest_error(browser):
 @pytest.mark.parametrize(("t", "steps"), [(0.0, 4), (0.3, 4), (0.5, 6), (1.0, 3)])
 def test_between_steps_the_point_moves_on_the_step(browser, t, steps):
     position = scene_of(explorer(), "it.scene.positions()", browser, method="midpoint", t=t, steps=steps)
-    _, states = odeint(
+    _, states = trajectory(
         rotation(3.0),
         torch.tensor([[1.0, 0.0]], dtype=torch.float64),
         steps=steps,
         method=MIDPOINT,
-        trajectory=True,
     )
     n = min(int(t * steps), steps - 1)
     expected = torch.lerp(states[n], states[n + 1], t * steps - n)[0]

@@ -209,8 +209,8 @@ def test_conditions_reach_the_field_and_times_keep_their_shape():
     [
         ({"given": "epsilon"}, ValueError, "given must be one of .* got 'epsilon'"),
         ({"wanted": "x0"}, ValueError, "wanted must be one of .* got 'x0'"),
-        ({"prediction": torch.zeros(3, 1)}, ValueError, r"\(3, 1\) and \(3, 2\)"),
-        ({"prediction": torch.zeros(3, 2).double()}, TypeError, "torch.float64 and torch.float32"),
+        ({"prediction": torch.zeros(3, 1)}, ValueError, r"expected shape \(3, 2\), got \(3, 1\)"),
+        ({"prediction": torch.zeros(3, 2).double()}, TypeError, "expected torch.float32, got torch.float64"),
         ({"t": torch.zeros(3).bfloat16()}, TypeError, "bfloat16"),
         ({"t": torch.zeros(4)}, ValueError, "3 points"),
     ],

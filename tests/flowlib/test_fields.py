@@ -79,7 +79,7 @@ def test_the_carried_gaussian_is_the_law_of_carried_points():
 
 
 def test_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"square, got rows of lengths \[2, 1\]"):
+    with pytest.raises(ValueError, match=r"square, got 2 rows of lengths \[2, 1\]"):
         LinearField(((1.0, 0.0), (0.0,)))
     with pytest.raises(ValueError, match=r"2 dimensions, got points of shape \(50, 3\)"):
         rotation()(cloud(50, 3), 0.0)

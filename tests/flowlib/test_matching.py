@@ -212,7 +212,7 @@ def test_jitter_blurs_the_points_and_not_the_targets():
 
 
 def test_a_field_that_answers_in_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"expected shape \(4, 2\), got \(4,\)"):
+    with pytest.raises(ValueError, match=r"shape \(4, 2\), got \(4,\)"):
         cfm_loss(lambda x, t: x[:, 0], torch.zeros(4, 2), generator=generator())
 
 
@@ -223,7 +223,7 @@ def test_a_field_that_answers_in_another_shape_is_refused():
         (ValueError, r"\(0, 2\)", torch.zeros(0, 2), {}),
         (ValueError, "-0.1", torch.zeros(4, 2), {"jitter": -0.1}),
         (ValueError, "nan", torch.zeros(4, 2), {"jitter": math.nan}),
-        (ValueError, r"\(3, 2\) and \(4, 2\)", torch.zeros(4, 2), {"x_0": torch.zeros(3, 2)}),
+        (ValueError, r"expected shape \(4, 2\), got \(3, 2\)", torch.zeros(4, 2), {"x_0": torch.zeros(3, 2)}),
         (TypeError, "float64", torch.zeros(4, 2), {"x_0": torch.zeros(4, 2, dtype=torch.float64)}),
         (ValueError, r"\(3,\)", torch.zeros(4, 2), {"times": lambda n, **_: torch.zeros(3)}),
         (TypeError, "bfloat16", torch.zeros(4, 2), {"times": lambda n, **_: torch.zeros(n).bfloat16()}),

@@ -100,7 +100,7 @@ def test_results_keep_the_dtype_and_are_rounded_once(dtype: torch.dtype, t: torc
     )
 )
 def test_ends_of_two_shapes_are_refused_with_both_named(shapes: tuple[list[int], list[int]]):
-    with pytest.raises(ValueError, match="one shape") as error:
+    with pytest.raises(ValueError, match="x_0 must be like x_1") as error:
         linear.sample(torch.zeros(shapes[0]), torch.zeros(shapes[1]), 0.5)
     assert all(str(tuple(shape)) in str(error.value) for shape in shapes)
 
@@ -119,7 +119,7 @@ def test_times_in_half_precision_are_refused(dtype: torch.dtype):
 
 @pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.int64, torch.int64)])
 def test_ends_of_unfit_dtypes_are_refused(dtypes: tuple[torch.dtype, torch.dtype]):
-    with pytest.raises(TypeError, match=f"{dtypes[0]} and {dtypes[1]}"):
+    with pytest.raises(TypeError, match=f"got {dtypes[0]}"):
         linear.sample(torch.zeros(3, 2, dtype=dtypes[0]), torch.zeros(3, 2, dtype=dtypes[1]), 0.5)
 
 

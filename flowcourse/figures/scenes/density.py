@@ -31,7 +31,7 @@ from flowcourse.figures.explorable import arrows as arrow_paths
 from flowcourse.figures.scenes.flow import described_field
 from flowlib.fields import Field
 from flowlib.mixtures import MarginalVelocity
-from flowlib.solvers import RK4, odeint
+from flowlib.solvers import RK4, trajectory
 
 STEPS = 128  # of RK4 from t = 0 to t = 1
 
@@ -137,7 +137,7 @@ def carried(field: Field, start: Tensor) -> Tensor:
     central differences of the flow and the integral as log det F.
     """
     near = 1e-4 * torch.tensor([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], dtype=start.dtype)
-    states = odeint(field, start + near, steps=STEPS, method=RK4, trajectory=True)[1]
+    states = trajectory(field, start + near, steps=STEPS, method=RK4)[1]
     F = ((states[:, 1:3] - states[:, 3:]) / 2e-4).mT
     return torch.cat([states[:, 0], F.flatten(1), -F.det().log()[:, None]], dim=1)
 

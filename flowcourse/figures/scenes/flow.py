@@ -37,7 +37,7 @@ from flowcourse.figures.explorable import (
 from flowlib.data import GaussianMixture, MarginalVelocity
 from flowlib.fields import Field, LinearField, TravelingVortex
 from flowlib.paths import linear
-from flowlib.solvers import EULER, MIDPOINT, RK4, Tableau, odeint
+from flowlib.solvers import EULER, MIDPOINT, RK4, Tableau, trajectory
 
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
@@ -230,7 +230,7 @@ def _still_flow(
     """What the scene draws at first: SVG of the left panel's layers and of the arrows."""
 
     def carried(x: Tensor) -> Tensor:
-        return odeint(field, x, steps=steps, method=method, trajectory=True)[1]
+        return trajectory(field, x, steps=steps, method=method)[1]
 
     def at(states: Tensor) -> Tensor:
         n = min(int(time * steps), steps - 1)
@@ -269,7 +269,7 @@ def _still_flow(
             faint = f' opacity="{min(1, (50 / len(points)) ** 0.5):.2g}"'
             front += stroke("path", 1.5, polylines(paths), faint)
             if choice and len(points) <= 50:
-                exact = odeint(field, points, steps=64, method=RK4, trajectory=True)[1][::2].transpose(0, 1)
+                exact = trajectory(field, points, steps=64, method=RK4)[1][::2].transpose(0, 1)
                 front += stroke("truth", 1, polylines(exact), ' stroke-dasharray="2 5" opacity=".7"')
             front += stroke("source", 7 if len(points) <= 50 else 3, dots(points))
         front += stroke("path", 10 if len(points) <= 50 else 5, dots(at(states)))

@@ -33,7 +33,7 @@ from flowcourse.figures.explorable import (
 from flowcourse.palette import hue
 from flowlib.data import GaussianMixture, three_arms
 from flowlib.paths import AffinePath, cosine, linear
-from flowlib.solvers import RK4, odeint
+from flowlib.solvers import RK4, trajectory
 
 SQUEEZE = AffinePath(  # everything shrinks to a small cloud first, and then spreads
     "squeeze", lambda t: t**2, lambda t: (1 - t) ** 2, lambda t: 2 * t, lambda t: 2 * t - 2
@@ -186,7 +186,7 @@ def _still(
         box = f'x="{-100 * w:g}" y="{-100 * h:g}" width="{200 * w:g}" height="{200 * h:g}"'
         drawn += haze(_log_density(path, c, time, (w, h), (50, 80)), box)
     v = three_arms().marginal_velocity(path)
-    times, states = odeint(v, points, steps=STEPS, method=RK4, trajectory=True)
+    times, states = trajectory(v, points, steps=STEPS, method=RK4)
     states = states + loop(c, times)[:, None]
     if "trajectories" in show:
         drawn += stroke("path", 1, polylines(states[:: 2 if c else 4].transpose(0, 1)), ' opacity=".4"')

@@ -30,7 +30,7 @@ from flowcourse.figures.explorable import (
 )
 from flowcourse.figures.scenes.flow import STEPS, described_field
 from flowlib.fields import Field
-from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, Tableau, odeint
+from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, Tableau, odeint, trajectory
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)  # steps at which the chart shows errors
 REFERENCE = 512  # steps of RK4 that stand for the exact trajectory
@@ -107,7 +107,7 @@ def solver_explorer(
         f"{', '.join(names)}, with 1 to 64 steps; the steeper a line falls, the higher the method's order."
     )
     v, x = next(iter(fields.values())), torch.tensor([start], dtype=torch.float64)
-    _, exact = odeint(v, x, steps=REFERENCE, method=RK4, trajectory=True)
+    _, exact = trajectory(v, x, steps=REFERENCE, method=RK4)
     hint = "Arrow keys move the start, with Shift by larger steps."
     stage = panel(
         _plane(v, exact[:, 0], methods[0], steps, window, time, description),
@@ -153,7 +153,7 @@ def _plane(v: Field, exact: Tensor, method: Tableau, steps: int, window: float, 
     slopes = slopes * (0.18 * window / slopes.norm(dim=1, keepdim=True)).clamp(max=1)
     drawn = stroke("muted", 1.1, arrows(places - slopes / 2, slopes), ' opacity=".6"')
 
-    _, states = odeint(v, start, steps=steps, method=method, trajectory=True)
+    _, states = trajectory(v, start, steps=steps, method=method)
     found = states[:, 0]
     n = min(int(time * steps), steps - 1)
     now = torch.lerp(found[n], found[n + 1], time * steps - n)

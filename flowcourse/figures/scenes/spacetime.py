@@ -25,7 +25,7 @@ from flowcourse.figures.explorable import (
     stroke,
 )
 from flowlib.fields import Field
-from flowlib.solvers import RK4, odeint
+from flowlib.solvers import RK4, trajectory
 
 
 def _forced(x: Tensor, t: Tensor | float) -> Tensor:
@@ -82,7 +82,7 @@ def spacetime_explorer(
     drawn = stroke("ink", 1, f"M0 {-100 * high:g}V{-100 * low:g}H{100 * end:g}", ' opacity=".6"')
     drawn += stroke("muted", 1, polylines(torch.stack([places - directions, places + directions], dim=1)))
     start = torch.tensor([[a], [b]], dtype=torch.float64)
-    times, states = odeint(v, start, t1=0.99 * end, steps=90, method=RK4, trajectory=True)
+    times, states = trajectory(v, start, t1=0.99 * end, steps=90, method=RK4)
     for role, x in zip(("source", "data"), states.squeeze(-1).T, strict=True):
         curve = torch.stack([times, x], dim=1)[x < 2 * high][None, ::3]
         cap = ' stroke-linecap="square"' * (role == "data")
