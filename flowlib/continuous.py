@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from flowlib import checks
-from flowlib.derivatives import stranger, velocity_and_divergence
+from flowlib.derivatives import require_constant, stranger, velocity_and_divergence
 from flowlib.fields import Field
 from flowlib.solvers import odeint, root_mean_square, worst_point
 from flowlib.tableaus import DOPRI5, MIDPOINT, Tableau
@@ -229,13 +229,13 @@ class _Adjoint(torch.autograd.Function):
         point_norm = options.pop("norm") or root_mean_square
         unchecked = True
 
-        def rates(state: Tensor, t: Tensor) -> Tensor:
+        def augmented(state: Tensor, t: Tensor) -> Tensor:
             nonlocal unchecked
             at, a = (part.reshape(x_1.shape) for part in state[0].split(sizes)[:2])
             with torch.enable_grad():
                 at = at.detach().requires_grad_()
                 velocity = ctx.v(at, t)
-            pulled = tuple(torch.zeros_like(p) for p in (at, *theta))
+            pulled: Sequence[Tensor | None] = [None] * (1 + len(theta))
             if velocity.requires_grad:
                 if unchecked and (forgotten := stranger(velocity, [at, *theta])) is not None:
                     raise RuntimeError(
@@ -243,8 +243,14 @@ class _Adjoint(torch.autograd.Function):
                         "parameters= nor a condition, so that the adjoint would give it no gradient: name it there"
                     )
                 unchecked = False
-                pulled = torch.autograd.grad(velocity, (at, *theta), a, materialize_grads=True)
-            return torch.cat([velocity.flatten(), *[-p.flatten().to(a.dtype) for p in pulled]])[None]
+                pulled = torch.autograd.grad(velocity, (at, *theta), a, allow_unused=True)
+            if pulled[0] is None:
+                require_constant(ctx.v, at.detach(), t, velocity.detach(), {})
+            changes = [
+                a.new_zeros(n) if p is None else -p.flatten().to(a.dtype)
+                for p, n in zip(pulled, sizes[1:], strict=True)
+            ]
+            return torch.cat([velocity.flatten(), *changes])[None]
 
         def norm(error: Tensor) -> Tensor:
             x_error, a_error, *rest = error[0].split(sizes)
@@ -257,6 +263,6 @@ class _Adjoint(torch.autograd.Function):
             options["norm"] = norm
         state = torch.cat([x_1.flatten(), (a / scale).flatten(), x_1.new_zeros(sum(sizes[2:]))])
         with torch.no_grad():
-            _, *gradients = (scale * odeint(rates, state[None], **options)[0]).split(sizes)
+            _, *gradients = (scale * odeint(augmented, state[None], **options)[0]).split(sizes)
         shaped = [g.reshape(p.shape).to(p.dtype) for g, p in zip(gradients, (x_1, *theta), strict=True)]
         return None, None, None, *shaped

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowlib import checks
+from flowlib.derivatives import reaches, require_constant
 from flowlib.fields import Field, expand_time
 from flowlib.paths import AffinePath
 
@@ -115,6 +116,10 @@ def converted(
         t = t.clamp(low, high) if isinstance(t, Tensor) else min(max(t, low), high)
         prediction = field(x, t, **cond)
         checks.like("the field's answer", prediction, "x", x)
+        if torch.is_grad_enabled() and x.requires_grad and not reaches(prediction, x):
+            require_constant(
+                field, x.detach(), t, prediction.detach(), cond
+            )  # else half the result has a graph
         return _convert(prediction, x, t, path, given, wanted)
 
     return value

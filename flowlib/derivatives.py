@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Generator, Tensor
+from torch.autograd.graph import Node
 from torch.func import jvp
 
 from flowlib import checks
@@ -63,7 +64,7 @@ def pullback(
                 is_grads_batched=e.ndim > x.ndim,
             )
         if back is None:
-            _require_constant(v, x.detach(), t, velocity.detach(), cond)
+            require_constant(v, x.detach(), t, velocity.detach(), cond)
             return torch.zeros_like(e)
         return back
 
@@ -71,10 +72,10 @@ def pullback(
 
 
 @torch.no_grad()
-def _require_constant(
+def require_constant(
     v: Field, x: Tensor, t: Tensor | float, velocity: Tensor, cond: dict[str, object]
 ) -> None:
-    """Refuse a velocity that has no graph back to x and yet is another one a little away from x."""
+    """RuntimeError if a velocity without a graph back to x is another one a little away from x."""
     nearby = v(x + torch.finfo(x.dtype).eps ** 0.5 * (1 + x.abs()), t, **cond)
     if not torch.equal(nearby, velocity):
         raise RuntimeError(
@@ -83,20 +84,32 @@ def _require_constant(
         )
 
 
+def reaches(value: Tensor, x: Tensor) -> bool:
+    """Whether value has a graph back to x, a tensor that requires gradients."""
+    return value is x or any(
+        node is x.grad_fn or getattr(node, "variable", None) is x for node in _graph(value, set())
+    )
+
+
 def stranger(value: Tensor, known: Sequence[Tensor]) -> Tensor | None:
     """A leaf that wants a gradient and on which value depends, other than by way of the known tensors; or None."""
-    names, waiting = {id(x) for x in known}, [value.grad_fn]
-    seen = {x.grad_fn for x in known if x.grad_fn is not None}
+    names = {id(x) for x in known}
+    leaves = (
+        getattr(node, "variable", None) for node in _graph(value, {x.grad_fn for x in known if x.grad_fn})
+    )
+    return next((leaf for leaf in leaves if leaf is not None and id(leaf) not in names), None)
+
+
+def _graph(value: Tensor, end: set[Node]) -> Iterator[Node]:
+    """The nodes of the graph behind value, without those of `end` and what only they lead to."""
+    seen, waiting = set(end), [value.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        leaf: Tensor | None = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in names:
-            return leaf
+        yield node
         waiting += [following for following, _ in node.next_functions]
-    return None
 
 
 def velocity_and_divergence(

@@ -29,8 +29,8 @@ def cfm_loss(
 
         L = E |v(x_t, t) - u_t|^2 / d,      x_t = alpha(t) x_1 + sigma(t) x_0,  u_t = alpha'(t) x_1 + sigma'(t) x_0.
 
-    Derived at eq-cfm; it is smallest at the marginal velocity v = E[u_t | x_t], where it equals the conditional variance
-    of u_t: derived at thm-floor.
+    Derived at eq-cfm. It is smallest at the marginal velocity v = E[u_t | x_t], where it equals the conditional
+    variance of u_t: derived at thm-floor.
 
     Args:
         v: the field to train, called as v(x_t, t, **cond) with t (B,). It may answer in another floating-point dtype

@@ -20,8 +20,8 @@ class AffinePath:
 
         x_t = alpha(t) x_1 + sigma(t) x_0,      u_t = dx_t/dt = alpha'(t) x_1 + sigma'(t) x_0.
 
-    Derived at eq-affine-velocity. Times outside [0, 1], or NaN, raise ValueError; on a GPU, where reading them would
-    wait for it, and under torch.compile and vmap they are not looked at.
+    Derived at eq-affine-velocity. Times outside [0, 1] (of `coefficients`: outside [-1, 2]) or NaN raise ValueError;
+    on a GPU, where reading them would wait for it, and under torch.compile and vmap they are not looked at.
 
     Args:
         name: what tables and legends call it.
@@ -46,7 +46,7 @@ class AffinePath:
         """
         checks.floating("x_1", x_1)
         checks.like("x_0", x_0, "x_1", x_1)
-        t = self._times(t, x_1)
+        t = _checked(t, x_1, 1e-6)
         if t.dtype == x_1.dtype:
             return self._pair(x_0, x_1, t)
         x_t, u_t = self._pair(x_0.to(t.dtype), x_1.to(t.dtype), t)  # half precision is combined in float32
@@ -54,7 +54,7 @@ class AffinePath:
 
     def coefficients(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """alpha, sigma, alpha' and sigma' at times t, a scalar or (B,), made to broadcast against x (B, *D)."""
-        t = self._times(t, x)
+        t = _checked(t, x, 1.0)
         return self.alpha(t), self.sigma(t), self.alpha_dot(t), self.sigma_dot(t)
 
     def _pair(self, x_0: Tensor, x_1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,12 +62,13 @@ class AffinePath:
         u_t = self.alpha_dot(t) * x_1 + self.sigma_dot(t) * x_0
         return x_t, u_t
 
-    def _times(self, t: Tensor | float, x: Tensor) -> Tensor:
-        times = expand_time(t, x)
-        low, high = checks.extent(t)
-        if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN fails
-            raise ValueError(f"a path has times in [0, 1], from noise to data; got {low:g} to {high:g}")
-        return times
+
+def _checked(t: Tensor | float, x: Tensor, slack: float) -> Tensor:
+    """Times made to broadcast against x. Solvers of other libraries step beyond the end of a field, and need slack."""
+    low, high = checks.extent(t)
+    if not (low >= -slack and high <= 1 + slack):  # NaN fails
+        raise ValueError(f"paths have times in [0, 1], from noise to data; got {low:g} to {high:g}")
+    return expand_time(t, x)
 
 
 class _StraightPath(AffinePath):

@@ -228,7 +228,7 @@ def _grid(
             )
     grid = exact.to(dtype)
     widths = grid.diff()
-    if not bool((widths > 0 if exact[-1] > exact[0] else widths < 0).all()):  # NaN fails
+    if not bool((widths.isfinite() & (widths > 0 if exact[-1] > exact[0] else widths < 0)).all()):
         shown = [float(f"{t:.9g}") for t in exact[:9]]
         raise ValueError(
             f"times must increase or decrease strictly in {dtype}, got {shown}{' and so on' * (len(exact) > 9)}"
@@ -241,17 +241,24 @@ def _stages(
 ) -> list[Tensor]:
     """The slopes k_i of one step from t to t_next; `first` is the slope at t, where that is known."""
     h, slopes = t_next - t, [] if first is None else [first]
-    tracked = not x.is_inference()  # tensors made in inference mode do not count their changes
+    tracked = not x.is_inference()  # tensors made in inference mode do not count the writes to them
+    made = [k._version for k in slopes] if tracked else []
     for row, c in zip(method.a[len(slopes) :], method.c[len(slopes) :], strict=True):
-        made = sum(k._version for k in slopes) if tracked else 0
+        _require_intact(slopes, made, row)
         t_i = torch.lerp(t, t_next, c)  # exactly t_next at c = 1, where t + h may round past the end
-        k = slope(_combine(x, h, row, slopes), t_i)
-        if tracked and sum(k._version for k in slopes) != made:
-            raise RuntimeError(
-                "the field wrote its answer over an earlier one, which the step still needs: let it return a new tensor"
-            )
-        slopes.append(k)
+        slopes.append(slope(_combine(x, h, row, slopes), t_i))
+        if tracked:
+            made.append(slopes[-1]._version)
+    _require_intact(slopes, made, method.error or method.b)
     return slopes
+
+
+def _require_intact(slopes: list[Tensor], made: list[int], weights: tuple[float, ...]) -> None:
+    """Refuse slopes that have been written to since they were made, but for those that do not count."""
+    if any(w and k._version != n for w, k, n in zip(weights, slopes, made, strict=False)):
+        raise RuntimeError(
+            "the field wrote its answer over an earlier one, which the step still needs: let it return a new tensor"
+        )
 
 
 def _combine(x: Tensor, h: Tensor, weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
@@ -322,6 +329,7 @@ def _adaptive_steps(
         return
     k = slope(x, clock(t))
     h = _first_length(slope, x, t, later[-1], k, method.order, tolerance.size)
+    h = math.copysign(max(abs(h), 20 * torch.finfo(x.dtype).eps * abs(t)), later[-1] - t)  # NaN stays
     before, growth = 1e-4, 10.0  # the last accepted error; by how much the next step may grow
     for stop in later:
         while t != stop:

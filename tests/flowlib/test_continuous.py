@@ -1,4 +1,4 @@
-"""Continuous flows: divergences, densities against closed forms, maximum likelihood, and the adjoint's gradients."""
+"""Continuous flows: densities against closed forms, maximum likelihood, and the adjoint's gradients."""
 
 import itertools
 import math
@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from flowlib import derivatives
 from flowlib.continuous import flow_with_log_det, log_prob, nll_loss, odeint_adjoint
-from flowlib.derivatives import divergence, rademacher, velocity_and_divergence
-from flowlib.fields import LinearField, TravelingVortex, expand_time, spiral
+from flowlib.derivatives import rademacher, velocity_and_divergence
+from flowlib.fields import LinearField, TravelingVortex, spiral
 from flowlib.mixtures import GaussianMixture
 from flowlib.nets import VelocityMLP
 from flowlib.paths import linear
-from flowlib.solvers import DOPRI5, EULER, MIDPOINT, RK4, odeint
+from flowlib.solvers import DOPRI5, EULER, MIDPOINT, RK4, odeint, root_mean_square
 
 # neither symmetric nor triangular, with a symmetric part that is far from diagonal
 FULL = torch.tensor([[0.4, 1.5, -0.3], [-0.6, 0.2, 0.8], [0.9, 0.1, -0.7]], dtype=torch.float64)
@@ -53,135 +52,6 @@ def counted(v):
         return v(x, t, **cond)
 
     return counting, calls
-
-
-# Divergence
-
-
-@pytest.mark.parametrize(("points", "d"), [(1, 5), (1, 11), (300, 30), (500, 17), (3000, 9), (5000, 3)])
-def test_the_divergence_is_the_trace_of_the_jacobian_however_many_rows_are_taken_at_once(points, d):
-    x, t = cloud(points, d), torch.linspace(0, 1, points, dtype=torch.float64)
-    A = cloud(d, d, seed=1)
-
-    def v(x, t):
-        return expand_time(t, x) * torch.sin(x @ A.T)
-
-    expected = t * (torch.cos(x @ A.T) * A.diagonal()).sum(1)
-    torch.testing.assert_close(divergence(v, x, t), expected)
-    torch.testing.assert_close(derivatives.divergence(v, x, t), expected)
-
-
-def test_velocity_and_divergence_come_from_one_evaluation_for_any_shape():
-    x = cloud(3, 2, 2, 3)
-    A = cloud(12, 12, seed=1)
-    for noise in (None, rademacher(x, generator())):
-        v, calls = counted(matrix_field(A))
-        velocity, div = velocity_and_divergence(v, x, 0.3, noise=noise)
-        assert calls == [0.3]
-        torch.testing.assert_close(velocity, matrix_field(A)(x, 0.3))
-        e = None if noise is None else noise.flatten(1)
-        torch.testing.assert_close(
-            div, A.trace().expand(3) if e is None else torch.einsum("bi,ij,bj->b", e, A, e)
-        )
-
-
-def test_a_graph_is_kept_where_a_gradient_is_asked_and_nowhere_else():
-    x, net = cloud(4, 2), network()
-
-    def asks(v, x, **kwargs):
-        velocity, div = velocity_and_divergence(v, x, 0.5, **kwargs)
-        assert velocity.requires_grad == div.requires_grad
-        return div.requires_grad
-
-    for noise in (None, rademacher(x, generator())):
-        assert asks(net, x, noise=noise)  # its parameters ask
-        assert asks(two_modes().marginal_velocity(linear), x.clone().requires_grad_(), noise=noise)
-        assert asks(
-            lambda x, t, *, scale: scale * x**2, x, noise=noise, scale=torch.ones(4, 1).requires_grad_()
-        )
-        assert not asks(two_modes().marginal_velocity(linear), x, noise=noise)
-        with torch.no_grad():
-            assert not asks(net, x.clone().requires_grad_(), noise=noise)
-    net.requires_grad_(False)
-    assert not asks(net, x)
-    assert not x.requires_grad
-
-
-def test_divergences_differentiate_to_their_closed_form():
-    x, w = cloud(6, 3).requires_grad_(), torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-
-    def v(x, t):
-        return w * x**3 + x.roll(1, dims=1)
-
-    grad_x, grad_w = torch.autograd.grad(divergence(v, x, 0.0).sum(), [x, w])  # sum_i 3 w x_i^2
-    torch.testing.assert_close(grad_x, 6 * w.detach() * x.detach())
-    torch.testing.assert_close(grad_w, 3 * x.detach().square().sum())
-    e = cloud(6, 3, seed=2)
-    estimate = divergence(v, x, 0.0, noise=e)
-    grad_x, grad_w = torch.autograd.grad(estimate.sum(), [x, w])
-    torch.testing.assert_close(grad_x, 6 * w.detach() * x.detach() * e**2)
-    torch.testing.assert_close(grad_w, 3 * (x.detach() * e).square().sum())
-
-
-def test_a_field_that_ignores_its_points_has_no_divergence():
-    wind = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    for v in (lambda x, t: torch.ones_like(x), lambda x, t: wind.expand_as(x)):
-        for noise in (None, cloud(5, 2)):
-            assert torch.equal(
-                divergence(v, cloud(5, 2), 0.0, noise=noise), torch.zeros(5, dtype=torch.float64)
-            )
-
-
-def test_a_condition_made_from_the_points_is_held_constant():
-    x = cloud(4, 2).requires_grad_()
-    div = divergence(lambda x, t, *, scale: scale * x, x, 0.0, scale=x.square().sum(1, keepdim=True))
-    torch.testing.assert_close(div, 2 * x.square().sum(1))
-
-
-def test_hutchinson_with_signs_has_the_mean_and_variance_of_theory_exactly():
-    """All 8 vectors of signs at once are an expectation, not a sample of one."""
-    estimates = divergence(matrix_field(FULL), torch.zeros_like(SIGNS), 0.0, noise=SIGNS)
-    S = (FULL + FULL.T) / 2
-    off_diagonal = S - S.diagonal().diag()
-    assert off_diagonal.abs().max() > 0.4
-    torch.testing.assert_close(estimates.mean(), FULL.trace())
-    torch.testing.assert_close(estimates.var(correction=0), 2 * off_diagonal.square().sum())
-    # and where the symmetric part is diagonal, every vector of signs gives the trace itself
-    diagonal = torch.tensor([[1.0, -3.0, 2.0], [3.0, 2.0, 0.5], [-2.0, -0.5, 0.0]], dtype=torch.float64)
-    exact = divergence(matrix_field(diagonal), torch.zeros_like(SIGNS), 0.0, noise=SIGNS)
-    torch.testing.assert_close(exact, torch.full((8,), 3.0, dtype=torch.float64))
-
-
-def test_hutchinson_with_gaussian_noise_varies_more():
-    n, S = 100_000, (FULL + FULL.T) / 2
-    estimates = divergence(matrix_field(FULL), cloud(n, 3), 0.0, noise=cloud(n, 3, seed=5))
-    variance = 2 * S.square().sum()
-    fourth = (
-        48 * torch.linalg.matrix_power(S, 4).trace() + 3 * variance**2
-    )  # a quadratic form's central moment
-    assert abs(estimates.mean() - FULL.trace()) < 5 * (variance / n).sqrt()
-    assert abs(estimates.var() - variance) < 5 * ((fourth - variance**2) / n).sqrt()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_rademacher_draws_signs_like_x_from_the_generator(dtype):
-    x = torch.zeros(2500, 2, 2, dtype=dtype).requires_grad_()
-    e = rademacher(x, generator())
-    assert e.shape == x.shape and e.dtype == dtype and not e.requires_grad
-    assert torch.equal(e.abs(), torch.ones_like(e))
-    assert e.double().mean().abs() < 5 / math.sqrt(e.numel())
-    assert torch.equal(e, rademacher(x, generator())) and not torch.equal(e, rademacher(x, generator(1)))
-
-
-@pytest.mark.parametrize("noise", [torch.ones(4, 3), torch.ones(4, 2), torch.ones(2, dtype=torch.float64)])
-def test_noise_that_is_not_like_the_points_is_refused(noise):
-    with pytest.raises((ValueError, TypeError), match=r"noise must be like x: expected .*, got"):
-        divergence(spiral(), cloud(4, 2), 0.0, noise=noise)
-
-
-def test_inference_mode_is_refused_with_the_remedy():
-    with torch.inference_mode(), pytest.raises(RuntimeError, match="no_grad"):
-        divergence(spiral(), cloud(4, 2), 0.0)
 
 
 # Densities
@@ -501,3 +371,160 @@ def test_the_adjoint_is_differentiable_once():
     (first,) = torch.autograd.grad(odeint_adjoint(net, x, steps=3).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+# What strangers do
+
+
+def test_options_that_do_not_apply_are_refused_and_grids_may_repeat_their_ends():
+    v, x = spiral(omega=1.0), cloud(4, 2)
+    with pytest.raises(ValueError, match=r"times runs from 1 to 0, but t1=0.2 was given"):
+        log_prob(v, x, times=[0.0, 0.5, 1.0], t0=0.2)
+    with pytest.raises(ValueError, match="rtol, atol and norm belong to adaptive steps"):
+        log_prob(v, x, steps=4, method=RK4, rtol=1e-3)
+    for name in ("step", "rtoll", "time", "methods"):
+        with pytest.raises(TypeError, match=f"no option {name!r}: did you mean"):
+            log_prob(v, x, **{name: 1})
+    for dtype in (torch.float32, torch.float64):  # its ends are no round numbers in either
+        grid = np.linspace(0, 0.999, 11)
+        found = log_prob(v, x.to(dtype), times=grid, method=RK4)
+        assert torch.equal(found, log_prob(v, x.to(dtype), times=grid, t0=0.0, t1=0.999, method=RK4))
+        torch.testing.assert_close(
+            found.double(), log_prob(v, x, t1=0.999, rtol=1e-9, atol=1e-9), rtol=0, atol=2e-3
+        )
+
+
+def test_adaptive_steps_stop_at_the_times_of_a_density():
+    v, x = TravelingVortex(), cloud(6, 2)
+    exact = log_prob(v, x, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        log_prob(v, x, times=[0.0, 0.37, 1.0], rtol=1e-10, atol=1e-10), exact, rtol=0, atol=1e-8
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"steps": 20}], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("name", ["t0", "t1"])
+def test_ends_that_want_a_gradient_are_refused_with_the_remedy(options, name):
+    end = torch.tensor(0.5, requires_grad=True)
+    for use in (log_prob, partial(odeint_adjoint, parameters=()), flow_with_log_det):
+        with pytest.raises(TypeError, match=r"must not require gradients.*dx/ds = \(t1 - t0\)"):
+            use(spiral(), cloud(3, 2), method=DOPRI5, **options, **{name: end})
+
+
+def test_the_remedy_gives_the_gradient_in_the_end():
+    end = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    x = cloud(5, 2)
+    odeint(lambda x, s: end * spiral()(x, s * end), x, steps=400, method=RK4).sum().backward()
+    expected = spiral()(spiral().flow(x, 0.0, 0.8), 0.8).sum()  # d/dt1 x(t1) = v(x(t1), t1)
+    torch.testing.assert_close(end.grad, expected, rtol=0, atol=1e-6)
+
+
+def scaled(x, t, scale):
+    """x' = w x with the number w wherever it is kept."""
+    while isinstance(scale, dict | list | tuple):
+        scale = next(iter(scale.values() if isinstance(scale, dict) else scale))
+    return scale * x
+
+
+# d/dw of the sum of 3 x 2 ones carried by x' = w x: 6 e^w, at w = 0.3
+RIGHT = 6 * math.exp(0.3)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda w: w, lambda w: {"deep": w}, lambda w: [w], lambda w: {"a": ({"b": w},)}],
+    ids=["bare", "dict", "list", "nested"],
+)
+@pytest.mark.parametrize("also_a_parameter", [False, True])
+def test_a_condition_has_its_gradient_wherever_it_is_kept_and_once(wrapped, also_a_parameter):
+    w = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    x = torch.ones(3, 2, dtype=torch.float64)
+    parameters = (w, w) if also_a_parameter else ()
+    odeint_adjoint(scaled, x, parameters=parameters, steps=50, method=RK4, scale=wrapped(w)).sum().backward()
+    assert w.grad.item() == pytest.approx(RIGHT, rel=1e-6)
+
+
+def test_a_condition_that_is_computed_passes_its_gradient_on():
+    w = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    x = torch.ones(3, 2, dtype=torch.float64)
+    odeint_adjoint(scaled, x, parameters=(), steps=50, method=RK4, scale=2 * w / 2).sum().backward()
+    assert w.grad.item() == pytest.approx(RIGHT, rel=1e-6)
+
+
+def test_a_tensor_that_the_adjoint_was_not_told_of_is_noticed():
+    w = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    x = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    for field in (lambda x, t: w * x, lambda x, t: torch.exp(w).log() * x):
+        end = odeint_adjoint(field, x, parameters=(), steps=5)
+        with pytest.raises(RuntimeError, match=r"a tensor of shape \(\) that is neither among parameters="):
+            end.sum().backward()
+    net = network()
+    end = odeint_adjoint(lambda x, t: net(x, t), x, parameters=list(net.parameters())[1:], steps=3)
+    with pytest.raises(RuntimeError, match="neither among parameters="):
+        end.sum().backward()
+
+
+def test_an_iterator_of_parameters_that_is_used_up_is_noticed():
+    """net.parameters() bound once serves the first call and is empty in the second."""
+    net, x = network(), cloud(4, 2)
+    solve = partial(odeint_adjoint, parameters=net.parameters())
+    solve(lambda x, t: net(x, t), x, steps=3).sum().backward()
+    first = [p.grad.clone() for p in net.parameters()]
+    with pytest.raises(ValueError, match=r"nothing left: give a list, such as \[\*net.parameters\(\)\]"):
+        solve(lambda x, t: net(x, t), x, steps=3)
+    solve = partial(odeint_adjoint, parameters=[*net.parameters()])
+    for _ in range(2):
+        net.zero_grad()
+        solve(lambda x, t: net(x, t), x, steps=3).sum().backward()
+        torch.testing.assert_close([p.grad for p in net.parameters()], first)
+
+
+def test_idle_parameters_do_not_dilute_the_error_of_the_gradient():
+    """A million parameters at rest leave the backward pass as accurate as none."""
+
+    def v(x, t):
+        return w * torch.stack([-x[:, 1], x[:, 0]], dim=1) + 0 * idle[:1]
+
+    x = cloud(8, 2)
+    gradients = []
+    for idle in (torch.zeros(1).double().requires_grad_(), torch.zeros(1_000_000).double().requires_grad_()):
+        w = torch.tensor(12.0, dtype=torch.float64, requires_grad=True)
+        end = odeint_adjoint(v, x, parameters=(w, idle), method=DOPRI5, rtol=1e-4, atol=1e-4)
+        end[:, 0].sum().backward()
+        gradients.append(w.grad.item())
+    exact = (-math.sin(12) * x[:, 0] - math.cos(12) * x[:, 1]).sum().item()
+    assert gradients[0] == pytest.approx(gradients[1], abs=1e-9)
+    assert gradients[0] == pytest.approx(exact, abs=5e-3 * x.norm().item())
+
+
+def test_every_single_log_density_keeps_to_the_tolerance():
+    """One point that turns fast, among many that hardly move, is as accurate as alone."""
+
+    def v(x, t):
+        return x.square().sum(1, keepdim=True) * torch.stack([-x[:, 1], x[:, 0]], dim=1) - 0.5 * x
+
+    far = torch.tensor([[4.0, 0.0]], dtype=torch.float64)
+    crowd = torch.cat([far, 0.1 * cloud(999, 2)])
+    exact = log_prob(v, far, rtol=1e-11, atol=1e-11)
+    alone = (log_prob(v, far) - exact).abs().item()
+    counting, worst = counted(v)
+    among = (log_prob(counting, crowd)[:1] - exact).abs().item()
+    counting, mean = counted(v)
+    averaged = (log_prob(counting, crowd, norm=root_mean_square)[:1] - exact).abs().item()
+    assert among < 2 * alone + 1e-6
+    assert averaged > 10 * among
+    assert len(worst) < 8 * len(mean)
+
+
+def test_a_base_law_that_answers_with_one_number_for_all_is_refused():
+    class Odd:
+        def log_prob(self, x):
+            return torch.zeros(1, dtype=x.dtype)
+
+    with pytest.raises(ValueError, match=r"one number for each point, must have shape \(4,\), got \(1,\)"):
+        log_prob(spiral(), cloud(4, 2), base=Odd(), steps=2)
+
+
+def test_empty_batches_and_points_without_coordinates_have_densities():
+    assert log_prob(spiral(), torch.zeros(0, 2)).shape == (0,)
+    assert torch.equal(log_prob(lambda x, t: x, torch.zeros(3, 0), steps=2), torch.zeros(3))

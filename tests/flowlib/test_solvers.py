@@ -12,7 +12,18 @@ from scipy.integrate import solve_ivp
 from flowlib.fields import TravelingVortex, rotation, saddle, shear, spiral
 from flowlib.mixtures import GaussianMixture
 from flowlib.paths import linear
-from flowlib.solvers import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau, odeint, trajectory
+from flowlib.solvers import (
+    DOPRI5,
+    EULER,
+    HEUN,
+    MIDPOINT,
+    RK4,
+    Tableau,
+    odeint,
+    root_mean_square,
+    trajectory,
+    worst_point,
+)
 
 METHODS = [EULER, MIDPOINT, HEUN, RK4, DOPRI5]
 ids = [method.name for method in METHODS]
@@ -27,9 +38,11 @@ def forced(x, t):
     return -x + torch.cos(torch.as_tensor(3 * t, dtype=x.dtype))
 
 
-def forced_exact(x, t):
-    particular = (math.cos(3 * t) + 3 * math.sin(3 * t)) / 10
-    return particular + (x - 0.1) * math.exp(-t)
+def forced_exact(x, t, start=0.0):
+    def particular(t):
+        return (math.cos(3 * t) + 3 * math.sin(3 * t)) / 10
+
+    return particular(t) + (x - particular(start)) * math.exp(start - t)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=ids)
@@ -479,3 +492,198 @@ def test_tolerances_finer_than_the_dtype_are_refused():
 def test_inconsistent_error_weights_are_refused(error):
     with pytest.raises(ValueError, match="error needs 3 weights"):
         Tableau("broken", HEUN.a, HEUN.b, HEUN.c, order=2, error=error)
+
+
+# What strangers do
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.01), (torch.float16, 2e-3)])
+def test_many_steps_in_half_precision_converge(dtype: torch.dtype, tolerance: float):
+    """x' = x from 1: a state kept in bfloat16 would stay at 1, since 1 + 1/1000 rounds to 1."""
+    x = torch.ones(3, 2, dtype=dtype)
+    for steps in (1000, 4000):
+        end = odeint(lambda x, t: x, x, steps=steps, method=EULER)
+        assert end.dtype == dtype
+        torch.testing.assert_close(end.double(), torch.full((3, 2), math.e).double(), rtol=tolerance, atol=0)
+
+
+def test_steps_too_short_for_a_float32_sum_are_compensated():
+    """v = 1 from 1000, 20,000 steps: a step of 5e-5 is less than the last place of 1000 in float32, 6e-5."""
+    x = torch.full((2, 1), 1000.0, requires_grad=True)
+    end = odeint(lambda x, t: torch.ones_like(x), x, steps=20_000, method=EULER)
+    torch.testing.assert_close(end, torch.full((2, 1), 1001.0), rtol=0, atol=1e-4)
+    end.sum().backward()
+    assert torch.equal(x.grad, torch.ones(2, 1))
+
+
+def test_adaptive_steps_pass_the_times_asked_for_and_stop_there():
+    """On a rotation by 20 radians, one step from each time to the next would be off by 1e5."""
+    v, x = rotation(omega=20.0), cloud(8)
+    grid = [0.0, 0.3, 0.35, 1.0]
+    at, states = trajectory(v, x, times=grid, method=DOPRI5, rtol=1e-9, atol=1e-9)
+    assert at.tolist() == grid
+    for t, state in zip(grid, states, strict=True):
+        torch.testing.assert_close(state, v.flow(x, 0.0, t), atol=1e-6, rtol=0)
+    assert torch.equal(odeint(v, x, times=grid, method=DOPRI5, rtol=1e-9, atol=1e-9), states[-1])
+    back = odeint(v, states[-1], times=grid[::-1], method=DOPRI5, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(back, x, atol=1e-6, rtol=0)
+
+
+def test_stops_cost_few_evaluations():
+    """A stop shortens one step; the next may be as long as the one that was planned."""
+    v, x = rotation(omega=20.0), cloud(8)
+    plain, often = counted(v), counted(v)
+    odeint(plain[0], x, method=DOPRI5)
+    odeint(often[0], x, times=[0.0, 0.5, 1.0], method=DOPRI5)
+    assert len(often[1]) <= len(plain[1]) + 12
+
+
+@pytest.mark.parametrize("method", [RK4, DOPRI5], ids=["fixed", "adaptive"])
+def test_an_observer_sees_what_the_trajectory_keeps(method):
+    options = {"steps": 5} if method is RK4 else {}
+    seen = []
+    end = odeint(spiral(), cloud(), method=method, observe=lambda t, x: seen.append((t, x)), **options)
+    times, states = trajectory(spiral(), cloud(), method=method, **options)
+    assert torch.equal(torch.stack([t for t, _ in seen]), times)
+    assert torch.equal(torch.stack([x for _, x in seen]), states)
+    assert torch.equal(seen[-1][1], end)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"steps": 5, "rtol": 1e-3}, ValueError, "rtol, atol and norm belong to adaptive steps; steps=5"),
+        ({"steps": 5, "method": DOPRI5, "atol": 1e-3}, ValueError, "takes fixed ones"),
+        ({"steps": 5, "norm": worst_point}, ValueError, "rtol, atol and norm belong"),
+        (
+            {"times": [0.2, 1.0], "t0": 0.0},
+            ValueError,
+            "times runs from 0.2 to 1, but t0=0.0 was given as well",
+        ),
+        ({"times": [0.0, 0.9], "t1": 1.0, "method": DOPRI5}, ValueError, "but t1=1.0 was given"),
+        ({"steps": 5, "times": [0.0, 1.0], "method": DOPRI5}, ValueError, "either steps= or times="),
+        ({"step": 5}, TypeError, "no option 'step': did you mean 'steps'"),
+        ({"steps": 5, "rtoll": 1e-3}, TypeError, "did you mean 'rtol'"),
+        ({"steps": 5, "time": [0, 1]}, TypeError, "did you mean 'times'"),
+        ({"steps": 5, "trajectory": True}, TypeError, r"call trajectory\(v, x, ...\)"),
+        ({"steps": 5, "label": 3}, TypeError, "label"),  # a field of the library without conditions
+        ({"steps": 5, "t1": torch.ones((), requires_grad=True)}, TypeError, "t1 must not require gradients"),
+        ({"times": torch.linspace(0, 1, 3).requires_grad_()}, TypeError, "times must not require gradients"),
+        ({"times": [0.0, math.nan, 1.0]}, ValueError, "strictly"),
+    ],
+)
+def test_an_argument_that_does_not_apply_is_refused_by_name(options, error, message):
+    with pytest.raises(error, match=message):
+        odeint(spiral(), cloud(), **options)
+
+
+def test_times_that_coincide_once_rounded_are_refused():
+    x = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"strictly in torch.float32, got \[1.0, 1.00000001"):
+        odeint(lambda x, t: x, x, t0=1.0, t1=1.0 + 5e-8, steps=5)
+    assert odeint(lambda x, t: x, x.double(), t0=1.0, t1=1.0 + 5e-8, steps=5).shape == (2, 2)
+    with pytest.raises(ValueError, match="strictly"):
+        odeint(lambda x, t: x, x, times=[0.0, 1.0, math.inf])
+
+
+@pytest.mark.parametrize("times", [np.linspace(0, 0.999, 11), torch.linspace(0.1, 0.7, 4), [0, 1]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_ends_of_a_grid_may_be_repeated_as_t0_and_t1(times, dtype):
+    x = cloud(dtype=dtype)
+    one = odeint(spiral(), x, times=times)
+    assert torch.equal(odeint(spiral(), x, times=times, t0=float(times[0]), t1=float(times[-1])), one)
+
+
+@pytest.mark.parametrize("method", [MIDPOINT, RK4, DOPRI5], ids=["midpoint", "RK4", "adaptive"])
+def test_a_field_that_reuses_its_buffer_is_noticed(method):
+    x = torch.ones(4, 2)
+    buffer = torch.empty_like(x)
+
+    def reused(x, t):
+        return torch.mul(x, -1, out=buffer)
+
+    steps = {} if method is DOPRI5 else {"steps": 3}
+    if method is MIDPOINT:  # needs one slope at a time, and is right
+        torch.testing.assert_close(
+            odeint(reused, x, method=method, **steps), odeint(lambda x, t: -x, x, **steps)
+        )
+        return
+    with pytest.raises(RuntimeError, match="wrote its answer over an earlier one"):
+        odeint(reused, x, method=method, **steps)
+    same = torch.ones_like(x)  # one tensor again and again, unchanged, is no harm
+    torch.testing.assert_close(odeint(lambda x, t: same, x, method=method, **steps), 1 + x)
+
+
+def test_a_field_that_works_in_place_is_noticed_and_the_callers_points_stay():
+    x = torch.ones(4, 2)
+    with pytest.raises(RuntimeError, match=r"in place: let it work on x.clone\(\)"):
+        odeint(lambda x, t: x.mul_(-1), x, steps=3)
+    assert torch.equal(x, torch.ones(4, 2))
+    with torch.inference_mode():  # where changes are not counted, the caller's points stay all the same
+        odeint(lambda x, t: x.mul_(-1), x, steps=3)
+    assert torch.equal(x, torch.ones(4, 2))
+
+
+def test_one_hard_point_hides_in_the_average_but_not_from_the_norm_of_the_worst():
+    def v(x, t):  # the farther out, the faster it turns
+        return x.square().sum(1, keepdim=True) * torch.stack([-x[:, 1], x[:, 0]], dim=1)
+
+    far = torch.tensor([[5.0, 0.0]], dtype=torch.float64)
+    exact = torch.tensor([[5 * math.cos(25), 5 * math.sin(25)]], dtype=torch.float64)
+    crowd = torch.cat([far, 0.1 * cloud(999)])
+    errors = {}
+    for norm in (root_mean_square, worst_point):
+        counting, times = counted(v)
+        end = odeint(counting, crowd, method=DOPRI5, norm=norm)
+        errors[norm] = (end[:1] - exact).norm().item(), len(times)
+    alone = (odeint(v, far, method=DOPRI5) - exact).norm().item()
+    assert errors[root_mean_square][0] > 20 * alone
+    assert errors[worst_point][0] < 2 * alone
+    assert errors[worst_point][1] < 8 * errors[root_mean_square][1]
+
+
+def test_the_norms_of_an_error():
+    error = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    assert root_mean_square(error) == pytest.approx(2.5)
+    assert worst_point(error) == pytest.approx(5 / math.sqrt(2))
+    for norm in (root_mean_square, worst_point):
+        assert norm(torch.zeros(0, 3)) == 0 == norm(torch.zeros(3, 0))
+        assert norm(torch.tensor([[1.0], [math.nan]])).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", [HEUN, DOPRI5], ids=["fixed", "adaptive"])
+def test_a_field_at_rest_is_solved_in_both_directions(dtype, method):
+    steps = {} if method is DOPRI5 else {"steps": 4}
+    for ends in ({"t0": 1.0, "t1": 0.0}, {"t0": 0.0, "t1": 1.0}, {"t0": 1000.0, "t1": 1001.0}):
+        x = cloud(dtype=dtype)
+        assert torch.equal(odeint(lambda x, t: torch.zeros_like(x), x, method=method, **steps, **ends), x)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=ids)
+def test_ends_other_than_zero_and_one_take_the_whole_way(method):
+    x = cloud()
+    for t0, t1 in ((0.2, 0.9), (-1.0, 0.5), (0.7, 0.1)):
+        end = odeint(forced, x, t0=t0, t1=t1, steps=400, method=method)
+        exact = forced_exact(x, t1, t0)
+        torch.testing.assert_close(end, exact, atol=20 * (1 / 400) ** method.order, rtol=0)
+        grid = odeint(forced, x, times=np.linspace(t0, t1, 401), method=RK4)
+        torch.testing.assert_close(grid, exact, atol=1e-8, rtol=0)
+
+
+def test_the_tolerance_is_relative_to_the_larger_of_a_steps_two_states():
+    """x' = 20 x from 1e-8 grows by 5e8: relative to its start alone, the last steps would be as long as the first."""
+    x = torch.full((1, 1), 1e-8, dtype=torch.float64)
+    end = odeint(lambda x, t: 20 * x, x, method=DOPRI5, rtol=1e-8, atol=0.0)
+    torch.testing.assert_close(end, math.exp(20) * x, rtol=1e-6, atol=0)
+    counting, shrinking = counted(lambda x, t: -20 * x)
+    odeint(counting, 1 / x, method=DOPRI5, rtol=1e-8, atol=0.0)
+    counting, growing = counted(lambda x, t: 20 * x)
+    odeint(counting, x, method=DOPRI5, rtol=1e-8, atol=0.0)
+    assert abs(len(shrinking) - len(growing)) <= 0.25 * len(growing)
+
+
+def test_gradients_of_states_that_are_kept_in_another_dtype_reach_the_start():
+    x = torch.ones(2, 2, dtype=torch.bfloat16, requires_grad=True)
+    odeint(lambda x, t: -x, x, steps=50, method=RK4).sum().backward()
+    torch.testing.assert_close(x.grad.double(), torch.full((2, 2), math.exp(-1)).double(), rtol=0.02, atol=0)
