@@ -54,22 +54,22 @@ def like(name: str, x: Tensor, other: str, reference: Tensor) -> None:
         raise TypeError(f"{name} must be like {other}: expected {reference.dtype}, got {x.dtype}")
 
 
-def extent(t: Tensor | float) -> tuple[float, float]:
-    """The least and greatest of these numbers, NaN if one is; (0, 0) where they cannot be read, or not without waiting.
+def extent(t: Tensor | float) -> tuple[float, float] | None:
+    """The least and greatest of these numbers, NaN if one is; None where reading them would wait, or cannot be done.
 
-    That is on a GPU, for fake and meta tensors, under torch.compile and inside vmap: there nothing is checked.
+    That is on a GPU, for fake and meta tensors, under torch.compile, inside vmap, and where there are none.
     """
     if not isinstance(t, Tensor):
         return t, t
     if t.device.type != "cpu" or t.numel() == 0 or torch.compiler.is_compiling():
-        return 0.0, 0.0
+        return None
     try:
         if t.ndim == 0:
             return t.item(), t.item()
         low, high = t.detach().aminmax()
         return low.item(), high.item()
     except RuntimeError:
-        return 0.0, 0.0
+        return None
 
 
 def positive(**numbers: float | None) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from flowlib import checks
-from flowlib.derivatives import require_constant, stranger, velocity_and_divergence
+from flowlib.derivatives import velocity_and_divergence
 from flowlib.fields import Field
+from flowlib.graphs import require_constant, stranger
 from flowlib.solvers import odeint, root_mean_square, worst_point
 from flowlib.tableaus import DOPRI5, MIDPOINT, Tableau
 
@@ -40,8 +41,9 @@ def flow_with_log_det(
         dx/dt = v(x, t),        d/dt log |det dphi/dx| = div v(x_t, t)      (Liouville's formula).
 
     Derived at eq-log-det. Adaptive steps keep every point, and every logarithm, within the tolerance, unless another
-    norm of the errors (B, d + 1) is given: single values are wanted here, not averages. On batches of 1,000 points that
-    took 1.3 to 2 times the evaluations of `root_mean_square`.
+    norm of the errors (B, d + 1) is given: single values are wanted here, not averages. For 1,000
+    points of the course's laws that took 1.7 times the evaluations of `root_mean_square`, and made the largest error 14
+    to 130 times smaller.
 
     Args:
         v: the field.

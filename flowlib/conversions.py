@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from flowlib import checks
-from flowlib.derivatives import reaches, require_constant
 from flowlib.fields import Field, expand_time
+from flowlib.graphs import reaches, require_constant
 from flowlib.paths import AffinePath
 
 Prediction = Literal["velocity", "data", "noise", "score"]
@@ -71,7 +71,8 @@ def convert(
         (D, "alpha' sigma - alpha sigma'", given == "velocity"),
     ):
         # zero up to rounding: cos(pi / 2) is -4e-8 in float32
-        if singular and checks.extent(-coefficient.abs())[1] >= -10 * torch.finfo(coefficient.dtype).eps:
+        seen = checks.extent(coefficient.abs()) if singular else None
+        if seen and seen[0] <= 10 * torch.finfo(coefficient.dtype).eps:
             raise ValueError(
                 f"on the {path.name} path {wanted} cannot be told from {given} at a time where {name} = 0; "
                 f"evaluate the prediction a little away from that end, as `converted` does"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
-from torch.autograd.graph import Node
 from torch.func import jvp
 
 from flowlib import checks
 from flowlib.fields import Field, expand_time
+from flowlib.graphs import require_constant, stranger
 
 
 def pullback(
@@ -71,47 +71,6 @@ def pullback(
     return velocity if wanted else velocity.detach(), pull
 
 
-@torch.no_grad()
-def require_constant(
-    v: Field, x: Tensor, t: Tensor | float, velocity: Tensor, cond: dict[str, object]
-) -> None:
-    """RuntimeError if a velocity without a graph back to x is another one a little away from x."""
-    nearby = v(x + torch.finfo(x.dtype).eps ** 0.5 * (1 + x.abs()), t, **cond)
-    if not torch.equal(nearby, velocity):
-        raise RuntimeError(
-            "the field's velocity depends on x but has no graph back to it, so its derivative is not to be had: the "
-            "field detaches x, or computes under torch.no_grad() or outside of torch"
-        )
-
-
-def reaches(value: Tensor, x: Tensor) -> bool:
-    """Whether value has a graph back to x, a tensor that requires gradients."""
-    return value is x or any(
-        node is x.grad_fn or getattr(node, "variable", None) is x for node in _graph(value, set())
-    )
-
-
-def stranger(value: Tensor, known: Sequence[Tensor]) -> Tensor | None:
-    """A leaf that wants a gradient and on which value depends, other than by way of the known tensors; or None."""
-    names = {id(x) for x in known}
-    leaves = (
-        getattr(node, "variable", None) for node in _graph(value, {x.grad_fn for x in known if x.grad_fn})
-    )
-    return next((leaf for leaf in leaves if leaf is not None and id(leaf) not in names), None)
-
-
-def _graph(value: Tensor, end: set[Node]) -> Iterator[Node]:
-    """The nodes of the graph behind value, without those of `end` and what only they lead to."""
-    seen, waiting = set(end), [value.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        waiting += [following for following, _ in node.next_functions]
-
-
 def velocity_and_divergence(
     v: Field, x: Tensor, t: Tensor | float, *, noise: Tensor | None = None, **cond: object
 ) -> tuple[Tensor, Tensor]:
@@ -138,13 +97,8 @@ def velocity_and_divergence(
 def divergence(
     v: Field, x: Tensor, t: Tensor | float, *, noise: Tensor | None = None, **cond: object
 ) -> Tensor:
-    r"""The divergence (B,) of the field at points x (B, *D), exactly or as Hutchinson's estimate from noise e, like x:
-
-        div v = tr J = sum_i dv_i / dx_i,        div v ~ e^T J e,  unbiased if E[e e^T] = I,
-
-    at the price of d backward passes or of one. With S the symmetric part of J, the estimate has variance
-    2 sum_{i != j} S_ij^2 if the entries of e are random signs (`rademacher`), and 2 sum_ij S_ij^2 if they are Gaussian.
-    Derived at prop-hutchinson.
+    """The divergence (B,) at points x (B, *D): div v = tr J = sum_i dv_i / dx_i, in d backward passes, or in one as
+    Hutchinson's estimate e^T J e from noise e, like x: unbiased if E[e e^T] = I. Derived at prop-hutchinson.
 
     Source: Hutchinson (1990); Grathwohl et al. (2019), section 3.1, who integrate it.
 
@@ -156,7 +110,9 @@ def divergence(
 
 
 def rademacher(x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Independent signs like x, +1 or -1 with equal odds: the noise of least variance with independent entries."""
+    """Independent signs like x, +1 or -1 with equal odds: with S the symmetric part of J, e^T J e has the variance
+    2 sum_{i != j} S_ij^2, the least of all noise with independent entries (Gaussian: 2 sum_ij S_ij^2).
+    """
     return torch.empty_like(x, requires_grad=False).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 
 

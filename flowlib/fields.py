@@ -113,4 +113,5 @@ class TravelingVortex:
         start, end = (torch.tensor(c, dtype=x.dtype, device=x.device) for c in (self.start, self.end))
         offset = x - torch.lerp(start, end, expand_time(t, x).to(x.dtype))
         speed = self.strength * torch.exp(-offset.square().sum(1) / (2 * self.radius**2))
-        return speed[:, None] * torch.stack([-offset[:, 1], offset[:, 0]], dim=1)
+        across, along = offset.unbind(1)
+        return torch.stack([-speed * along, speed * across], dim=1)

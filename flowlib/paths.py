@@ -65,9 +65,9 @@ class AffinePath:
 
 def _checked(t: Tensor | float, x: Tensor, slack: float) -> Tensor:
     """Times made to broadcast against x. Solvers of other libraries step beyond the end of a field, and need slack."""
-    low, high = checks.extent(t)
-    if not (low >= -slack and high <= 1 + slack):  # NaN fails
-        raise ValueError(f"paths have times in [0, 1], from noise to data; got {low:g} to {high:g}")
+    seen = checks.extent(t)
+    if seen and not (seen[0] >= -slack and seen[1] <= 1 + slack):  # NaN fails
+        raise ValueError(f"paths have times in [0, 1], from noise to data; got {seen[0]:g} to {seen[1]:g}")
     return expand_time(t, x)
 
 
@@ -126,13 +126,10 @@ def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> Affine
 
         alpha = exp(-B / 2),    sigma = sqrt(1 - exp(-B)),    B = beta_min s + (beta_max - beta_min) s^2 / 2.
 
-    It never reaches pure noise: at t = 0, alpha = .0066 and 1 - sigma = 2e-5 for the default rates, so a sampler that
-    starts from N(0, I) starts from a slightly wrong law. At the data sigma' is infinite, like -sqrt(beta_min / s) / 2:
-    the mean square of u_t grows as 1 / s and has no finite average over t, so one trains noise or data prediction here.
-    Only sigma sigma' is finite there. To keep it so at t = 1 in floating point, sigma and sigma' are those of s = eps^2
-    there: sigma(1) is then 4e-8 in float32 and 7e-17 in float64, below the rounding of x_1, in place of 0.
-
-    beta_min and beta_max are the rates of noising at the data and at the noise, per unit of time.
+    The rates of noising, at the data and at the noise, are per unit of time. It never reaches pure noise: at t = 0,
+    alpha = .0066 for the default rates. At the data sigma' is infinite, like -sqrt(beta_min / s) / 2, so that the mean
+    square of u_t has no finite average over t: one trains noise or data prediction, or cuts t off. Only sigma sigma' is
+    finite; to keep it so at t = 1, sigma and sigma' are those of s = eps^2 there, and sigma is below the rounding of x_1.
 
     Source: Song et al. (2021), appendix C, where s is called t; Ho et al. (2020) in discrete time.
 

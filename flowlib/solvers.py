@@ -38,7 +38,7 @@ def root_mean_square(error: Tensor) -> Tensor:
 
 def worst_point(error: Tensor) -> Tensor:
     """The norm of an error (B, *D) that keeps every point within the tolerance: the largest root mean square of one."""
-    rows = error.reshape(len(error), error[:1].numel())
+    rows = error.reshape(len(error), error.shape[1:].numel())
     norms = torch.linalg.vector_norm(rows, dim=1) / math.sqrt(max(1, rows.shape[1]))
     return norms.amax() if len(rows) else error.new_zeros(())
 
