@@ -129,7 +129,7 @@ def variance_preserving(beta_min: float = 0.1, beta_max: float = 20.0) -> Affine
     The rates of noising, at the data and at the noise, are per unit of time. It never reaches pure noise: at t = 0,
     alpha = .0066 for the default rates. At the data sigma' is infinite, like -sqrt(beta_min / s) / 2, so that the mean
     square of u_t has no finite average over t: one trains noise or data prediction, or cuts t off. Only sigma sigma' is
-    finite; to keep it so at t = 1, sigma and sigma' are those of s = eps^2 there, and sigma is below the rounding of x_1.
+    finite; to keep it so at t = 1, sigma and sigma' are those of s = eps^2 there, less than the rounding of x_1.
 
     Source: Song et al. (2021), appendix C, where s is called t; Ho et al. (2020) in discrete time.
 

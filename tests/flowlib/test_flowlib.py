@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = {file.stem: file for file in (ROOT / "flowlib").glob("*.py") if file.stem != "__init__"}
 TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 ROOMS = {name: import_module(f"flowlib.{name}") for name in FILES}
-INSIDE = {"checks", "graphs"}  # rooms that serve the others, and nobody else
+INSIDE = {"checks", "graphs", "steps"}  # rooms that serve the others, and nobody else
 LONG = {"odeint", "fit", "rational_quadratic_spline"}  # may say more than they do
 
 
