@@ -20,6 +20,7 @@ Conventions, stated once:
   expected; a solver that cannot proceed raises FloatingPointError and never returns NaN in silence.
 """
 
+from flowlib.autoregressive import AffineCoupling, CouplingTransform, MaskedAutoregressive, SplineCoupling
 from flowlib.continuous import Law, flow_with_log_det, log_prob, nll_loss, odeint_adjoint
 from flowlib.conversions import Prediction, convert, converted, from_sd3, to_sd3
 from flowlib.couplings import Coupling, independent
@@ -40,17 +41,7 @@ from flowlib.matching import cfm_loss
 from flowlib.metrics import energy_distance, noise_floor, sliced_wasserstein2, wasserstein2
 from flowlib.mixtures import GaussianMixture, MarginalVelocity
 from flowlib.nets import SeededLinear, VelocityMLP, time_embedding
-from flowlib.normalizing import (
-    AffineCoupling,
-    BaseLaw,
-    CouplingTransform,
-    Flow,
-    MaskedAutoregressive,
-    SplineCoupling,
-    StandardNormal,
-    bits_per_dimension,
-    dequantize,
-)
+from flowlib.normalizing import BaseLaw, Flow, StandardNormal, bits_per_dimension, dequantize
 from flowlib.paths import AffinePath, conical, cosine, linear, variance_preserving
 from flowlib.solvers import odeint, root_mean_square, trajectory, worst_point
 from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline

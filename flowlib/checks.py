@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 
 def require(holds: bool | Tensor, message: str, error: type[Exception] = ValueError) -> None:
@@ -27,6 +31,12 @@ def precise(name: str, x: Tensor) -> None:
     """TypeError unless x is a tensor in float32 or float64."""
     if not (isinstance(x, Tensor) and x.dtype in (torch.float32, torch.float64)):
         raise TypeError(f"{name} must be float32 or float64, got {getattr(x, 'dtype', type(x).__name__)}")
+
+
+def integers(name: str, x: Tensor) -> None:
+    """TypeError unless x is a tensor of integers; truth values are none."""
+    if not isinstance(x, Tensor) or x.dtype == torch.bool or x.is_floating_point() or x.is_complex():
+        raise TypeError(f"{name} must be integers, got {getattr(x, 'dtype', type(x).__name__)}")
 
 
 def finite(name: str, x: Tensor) -> None:
@@ -83,3 +93,16 @@ def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
     """ValueError unless the value is one of the known ones."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def whole(least: int = 1, **numbers: Any) -> None:
+    """ValueError unless every number is an integer, and at least this one."""
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= least for n in numbers.values()):
+        given = ", ".join(f"{name}={n}" for name, n in numbers.items())
+        raise ValueError(f"{', '.join(numbers)} must be whole and at least {least}, got {given}")
+
+
+def readable(x: Tensor) -> bool:
+    """Whether the values of x can be read without waiting: they are on the CPU, and no compiler or vmap hides them."""
+    plain = type(x) in (Tensor, Parameter) and not torch._C._functorch.is_batchedtensor(x)
+    return plain and x.device.type == "cpu" and not torch.compiler.is_compiling()

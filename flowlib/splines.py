@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from flowlib import checks
+
+_SMALLEST = (
+    8  # the least share of a bin, in units of the dtype's rounding: both its ends are then still two numbers
+)
 
 
 class Bijection(Protocol):
@@ -32,13 +39,17 @@ class AffineBijection:
 
     def forward(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """y and log dy/dx, like x (...), for theta (..., 2)."""
-        m, s = theta[..., 0], _softly_bounded(theta[..., 1])
+        m, s = self._parts(x, theta)
         return m + s.exp() * x, s
 
     def inverse(self, y: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """x and log dx/dy, like y (...), for theta (..., 2)."""
-        m, s = theta[..., 0], _softly_bounded(theta[..., 1])
+        m, s = self._parts(y, theta)
         return (y - m) * (-s).exp(), -s
+
+    def _parts(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        _check_theta(theta, x, self.count)
+        return theta[..., 0], _softly_bounded(theta[..., 1])
 
 
 @dataclass(frozen=True)
@@ -46,22 +57,17 @@ class SplineBijection:
     """x is a rational-quadratic spline of y, with widths, heights and slopes exp(5 tanh(theta / 5)).
 
     The spline runs from data to noise, the direction that training takes, and there needs no root. At theta = 0 it is
-    the identity.
+    the identity, as it always is outside [-bound, bound]: standardize the data first, with an ActNorm.
 
-    Args:
-        bins: how many.
-        bound: the largest knot; outside [-bound, bound] the function is the identity.
-
-    Raises:
-        ValueError: either is not positive.
+    Source: Durkan et al. (2019), section 3.
     """
 
     bins: int = 8
     bound: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.bins < 1 or not self.bound > 0:
-            raise ValueError(f"bins and bound must be positive, got bins={self.bins} and bound={self.bound}")
+        checks.whole(bins=self.bins)
+        _check_bound(self.bound)
 
     @property
     def count(self) -> int:
@@ -70,11 +76,11 @@ class SplineBijection:
 
     def forward(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """y and log dy/dx, like x (...), for theta (..., count)."""
-        return rational_quadratic_spline(x, *self.knots(theta), inverse=True, bound=self.bound)
+        return self._spline(x, theta, inverse=True)
 
     def inverse(self, y: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """x and log dx/dy, like y (...), for theta (..., count)."""
-        return rational_quadratic_spline(y, *self.knots(theta), bound=self.bound)
+        return self._spline(y, theta, inverse=False)
 
     def knots(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The widths, heights and slopes that `rational_quadratic_spline` takes."""
@@ -83,10 +89,34 @@ class SplineBijection:
         )
         return widths, heights, slopes
 
+    def _spline(self, x: Tensor, theta: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        _check_theta(theta, x, self.count)
+        widths, heights, slopes = self.knots(theta)
+        if (
+            math.exp(-10) / self.bins < _SMALLEST * torch.finfo(x.dtype).eps
+        ):  # the narrowest bin's least share
+            widths, heights = _shares(widths, x.dtype), _shares(heights, x.dtype)
+        return _through(
+            x, _knots(widths, self.bound), _knots(heights, self.bound), slopes, self.bound, inverse
+        )
+
 
 def _softly_bounded(a: Tensor) -> Tensor:
     """a where it is small, kept within [-5, 5]: no point, however far away, makes a scale overflow or vanish."""
     return 5 * torch.tanh(a / 5)
+
+
+def _check_theta(theta: Tensor, x: Tensor, count: int) -> None:
+    checks.precise("x", x)
+    if theta.shape != (*x.shape, count) or theta.dtype != x.dtype:
+        raise ValueError(
+            f"theta must hold {count} numbers in {x.dtype} for each x of shape {tuple(x.shape)}, "
+            f"got shape {tuple(theta.shape)} in {theta.dtype}"
+        )
+
+
+def _check_bound(bound: float) -> None:
+    checks.require(1e-30 < bound < 1e30, f"bound must be positive, between 1e-30 and 1e30, got bound={bound}")
 
 
 def rational_quadratic_spline(
@@ -108,9 +138,9 @@ def rational_quadratic_spline(
     slope are continuous on the whole line. The inverse is the root in [0, 1] of a quadratic equation for xi.
 
     Args:
-        x: where to evaluate, of any shape (...); for the inverse, the values y.
+        x: where to evaluate, of any shape (...), in float32 or float64; for the inverse, the values y.
         widths: of the K bins, positive, (..., K) or any shape that broadcasts to it. Their unit does not matter: they
-            are scaled to fill [-bound, bound].
+            are scaled to fill [-bound, bound], and those too narrow for the dtype of x widened to what it can tell.
         heights: of the bins, likewise.
         slopes: at the K - 1 inner knots, positive, (..., K - 1).
         inverse: evaluate the inverse function instead.
@@ -120,7 +150,8 @@ def rational_quadratic_spline(
         the values, like x, and the logarithms of the slopes dy/dx there (of dx/dy for the inverse), like x.
 
     Raises:
-        ValueError: numbers of widths, heights and slopes that do not fit, or a bound that is not positive.
+        ValueError: shapes that do not fit; on the CPU, where looking costs no wait, also widths, heights or slopes that
+            are not positive and finite.
 
     Source: Gregory & Delbourgo (1982); Durkan et al. (2019), section 3.1.
 
@@ -135,15 +166,53 @@ def rational_quadratic_spline(
     ... )[0]
     tensor([-1.0000,  0.0000,  0.5000,  7.0000])
     """
-    bins = widths.shape[-1]
-    if bins < 1 or heights.shape[-1] != bins or slopes.shape[-1] != bins - 1:
+    checks.precise("x", x)
+    _check_bound(bound)
+    parts = widths, heights, slopes
+    bins = [part.shape[-1] if part.ndim else 0 for part in parts]
+    fit = all(_broadcasts(part.shape[:-1], x.shape) for part in parts)
+    if bins[0] < 1 or bins[1:] != [bins[0], bins[0] - 1] or not fit:
         raise ValueError(
-            f"K widths go with K heights and K - 1 slopes, got the shapes {tuple(widths.shape)}, "
-            f"{tuple(heights.shape)} and {tuple(slopes.shape)}"
+            f"K widths go with K heights and K - 1 slopes, for x of shape {tuple(x.shape)}, got the shapes "
+            f"{tuple(widths.shape)}, {tuple(heights.shape)} and {tuple(slopes.shape)}"
         )
-    if not bound > 0:
-        raise ValueError(f"bound must be positive, got {bound}")
-    knots_x, knots_y = _knots(widths, bound), _knots(heights, bound)  # (..., K + 1)
+    widths, heights, slopes = (part.to(torch.promote_types(part.dtype, x.dtype)) for part in parts)
+    _check_range("widths", widths, 0, math.inf)
+    _check_range("heights", heights, 0, math.inf)
+    _check_range("slopes", slopes, 1e-15, 1e15)  # their squares fit into float32
+    knots_x, knots_y = (_knots(_shares(sizes, x.dtype), bound) for sizes in (widths, heights))
+    return _through(x, knots_x, knots_y, slopes.to(x.dtype), bound, inverse)
+
+
+def _check_range(name: str, a: Tensor, least: float, most: float) -> None:
+    if a.numel() and checks.readable(a):
+        low, high = (float(end) for end in a.detach().aminmax())
+        checks.require(
+            least < low and high < most,
+            f"{name} must be between {least} and {most}, got values from {low} to {high}",
+        )
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))
+
+
+def _shares(sizes: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sizes over their sum, none so small that its ends become one number; without overflow on the way."""
+    sizes = sizes / sizes.detach().amax(-1, keepdim=True)
+    return (sizes / sizes.sum(-1, keepdim=True)).to(dtype).clamp(min=_SMALLEST * torch.finfo(dtype).eps)
+
+
+def _knots(sizes: Tensor, bound: float) -> Tensor:
+    """Where bins of these sizes (..., K) begin and end (..., K + 1), once scaled to fill [-bound, bound]."""
+    ends = sizes.cumsum(-1)
+    return 2 * bound * pad(ends / ends[..., -1:], (1, 0)) - bound  # the last is the bound to the bit
+
+
+def _through(
+    x: Tensor, knots_x: Tensor, knots_y: Tensor, slopes: Tensor, bound: float, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    """The spline through knots (..., K + 1), without a look at what is in them."""
     slopes = pad(slopes, (1, 1), value=1.0)  # (..., K + 1)
     # The spline sees points moved to the nearest end, and outside adds back by how much: with no branch that fails
     # where another is taken, values and gradients are finite everywhere.
@@ -152,7 +221,7 @@ def rational_quadratic_spline(
     k = (searched[..., 1:-1].detach() <= inside.detach()[..., None]).sum(-1, keepdim=True)
     ends = torch.cat([k, k + 1], dim=-1)  # (..., 2)
     (x_0, x_1), (y_0, y_1), (d_0, d_1) = (
-        table.expand(*x.shape, bins + 1).gather(-1, ends).unbind(-1) for table in (knots_x, knots_y, slopes)
+        table.expand(*x.shape, -1).gather(-1, ends).unbind(-1) for table in (knots_x, knots_y, slopes)
     )
     width, height = x_1 - x_0, y_1 - y_0
     s = height / width
@@ -174,9 +243,3 @@ def rational_quadratic_spline(
     if inverse:
         return x_0 + width * xi + (x - inside), -log_slope
     return y_0 + height * (s * xi**2 + d_0 * product) / denominator + (x - inside), log_slope
-
-
-def _knots(sizes: Tensor, bound: float) -> Tensor:
-    """Where bins of these sizes (..., K) begin and end (..., K + 1), once scaled to fill [-bound, bound]."""
-    ends = sizes.cumsum(-1)
-    return 2 * bound * pad(ends / ends[..., -1:], (1, 0)) - bound  # the last is the bound to the bit

@@ -8,9 +8,14 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
+from flowlib import checks
+
 
 class Transform(nn.Module):
-    """An invertible map f of points, with the logarithm of its volume change."""
+    """An invertible map f of points in float32 or float64, with the logarithm of its volume change.
+
+    It computes in the dtype of its points, whatever that of its weights, and also under autocast.
+    """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y = f(x), like x (..., d), and log |det dy/dx|, (...): from noise to data."""
@@ -21,7 +26,7 @@ class Transform(nn.Module):
         raise NotImplementedError
 
     def initialize(self, y: Tensor) -> None:
-        """Set what is to be set from a first batch of points (N, d) on the side of the data: here, nothing."""
+        """Set what is to be set from a first batch of points (..., d) on the side of the data: here, nothing."""
 
 
 class Composition(Transform):
@@ -29,24 +34,29 @@ class Composition(Transform):
 
     def __init__(self, transforms: Iterable[Transform]) -> None:
         super().__init__()
+        transforms = list(transforms)
+        for part in transforms:
+            name = part.__name__ if isinstance(part, type) else type(part).__name__
+            checks.require(isinstance(part, Transform), f"expected Transform objects, got {name}", TypeError)
         self.transforms = cast(Sequence[Transform], nn.ModuleList(transforms))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Through all of them, first to last."""
-        total = x.new_zeros(x.shape[:-1])
+        total = check_points(x).new_zeros(x.shape[:-1])
         for transform in self.transforms:
             x, log_det = transform(x)
-            total = total + log_det
+            total = add_logs(total, log_det)
         return x, total
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Back through all of them, last to first."""
-        total = y.new_zeros(y.shape[:-1])
+        total = check_points(y).new_zeros(y.shape[:-1])
         for transform in reversed(self.transforms):
             y, log_det = transform.inverse(y)
-            total = total + log_det
+            total = add_logs(total, log_det)
         return y, total
 
+    @torch.no_grad()
     def initialize(self, y: Tensor) -> None:
         """Set each from the points that reach it."""
         for transform in reversed(self.transforms):
@@ -71,13 +81,7 @@ class Inverse(Transform):
 
 
 class Permutation(Transform):
-    """y_i = x_{order_i}, of log-determinant 0.
-
-    Args:
-        order: each of 0, ..., d - 1 once, (d,).
-
-    Raises:
-        ValueError: order is not a permutation.
+    """y_i = x_{order_i}, of log-determinant 0, where order (d,) holds each of 0, ..., d - 1 once.
 
     >>> Permutation([2, 0, 1])(torch.tensor([5.0, 6.0, 7.0]))
     (tensor([7., 5., 6.]), tensor(0.))
@@ -88,11 +92,13 @@ class Permutation(Transform):
 
     def __init__(self, order: Sequence[int] | Tensor) -> None:
         super().__init__()
-        order = torch.as_tensor(order).cpu()
-        if order.ndim != 1 or not torch.equal(order.sort()[0], torch.arange(len(order))):
-            raise ValueError(f"order must hold each of 0, ..., d - 1 once, got {order.tolist()}")
-        self.register_buffer("order", order)
-        self.register_buffer("back", order.argsort())
+        given = torch.as_tensor(order)
+        checks.integers("order", given)
+        checks.shaped("order", given, "d")
+        once = len(given) > 0 and sorted(given.tolist()) == [*range(len(given))]
+        checks.require(once, f"order must hold each of 0, ..., d - 1 once, got {given.tolist()}")
+        self.register_buffer("order", torch.tensor(given.tolist()))
+        self.register_buffer("back", self.order.argsort())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The coordinates in the new order."""
@@ -104,41 +110,48 @@ class Permutation(Transform):
 
 
 class ActNorm(Transform):
-    """y = m + e^s x in each coordinate; `initialize` sets m and s so that a first batch becomes noise of mean 0 and
-    variance 1. It starts as the identity.
-
-    Args:
-        dimension: d, of the points.
+    """y = m + e^s x in each of d coordinates; `initialize` sets m and s so that a first batch becomes noise of mean 0
+    and variance 1. It starts as the identity.
 
     Source: Kingma & Dhariwal (2018), section 3.1.
     """
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
+        checks.whole(dimension=dimension)
         self.mean = nn.Parameter(torch.zeros(dimension))
         self.log_scale = nn.Parameter(torch.zeros(dimension))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y = m + e^s x."""
-        y = self.mean + self.log_scale.exp() * check_points(x, len(self.mean))
-        return y, self.log_scale.sum().expand(x.shape[:-1])
+        mean, log_scale = self._parameters_for(x)
+        return mean + log_scale.exp() * x, log_scale.sum().expand(x.shape[:-1])
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """x = e^-s (y - m)."""
-        x = (check_points(y, len(self.mean)) - self.mean) * (-self.log_scale).exp()
-        return x, -self.log_scale.sum().expand(y.shape[:-1])
+        mean, log_scale = self._parameters_for(y)
+        return (y - mean) * (-log_scale).exp(), -log_scale.sum().expand(y.shape[:-1])
+
+    def _parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        check_points(x, len(self.mean))
+        return self.mean.to(x.dtype), self.log_scale.to(x.dtype)
 
     @torch.no_grad()
     def initialize(self, y: Tensor) -> None:
-        """Set m and s from points (N, d).
+        """Set m and s from points (..., d).
 
         Raises:
-            ValueError: a coordinate that does not vary among them.
+            ValueError: a coordinate that does not vary among them, as the edge of an image may: drop it, or add noise.
         """
-        deviation, mean = torch.std_mean(check_points(y, len(self.mean)), dim=0, correction=0)
-        if not (deviation > 0).all():
-            constant = (~(deviation > 0)).nonzero().flatten().tolist()
-            raise ValueError(f"the {len(y)} points must vary in each coordinate, but do not in {constant}")
+        y = check_points(y, len(self.mean)).flatten(0, -2)
+        checks.require(len(y) > 1, f"at least two points are needed to standardize, got {len(y)}")
+        deviation, mean = torch.std_mean(y, dim=0, correction=0)
+        varies = (deviation > 0) & deviation.isfinite() & (y.amin(0) < y.amax(0))
+        if not varies.all():
+            raise ValueError(
+                f"the {len(y)} points must be finite and vary in each coordinate, "
+                f"but do not in {(~varies).nonzero().flatten().tolist()}"
+            )
         self.mean.copy_(mean)
         self.log_scale.copy_(deviation.log())
 
@@ -146,11 +159,7 @@ class ActNorm(Transform):
 class InvertibleLinear(Transform):
     """y = W x with W = P L (U + diag(s)): a fixed permutation P, a lower triangular L with ones on its diagonal, a
     strictly upper triangular U, and s. So log |det W| = sum_i log |s_i|, and the inverse solves two triangular
-    systems. W starts as a random rotation; the signs of s are fixed, log |s| is learned.
-
-    Args:
-        dimension: d, of the points.
-        generator: the source of the first W.
+    systems. W starts as a random rotation of R^d; the signs of s are fixed, log |s| is learned.
 
     Source: Kingma & Dhariwal (2018), section 3.2, equation 10.
     """
@@ -160,35 +169,53 @@ class InvertibleLinear(Transform):
 
     def __init__(self, dimension: int, *, generator: Generator | None = None) -> None:
         super().__init__()
-        W = torch.linalg.qr(torch.randn(dimension, dimension, generator=generator))[0]
-        P, L, U = torch.linalg.lu(W)
+        checks.whole(dimension=dimension)
+        device = generator.device if generator else None
+        normal = torch.randn(dimension, dimension, generator=generator, device=device)
+        P, L, U = torch.linalg.lu(torch.linalg.qr(normal.to(torch.get_default_device()))[0])
         self.register_buffer("order", P.argmax(dim=0))  # (P^T y)_i = y_{order_i}
         self.register_buffer("signs", U.diagonal().sign())
         self.lower, self.upper = nn.Parameter(L.tril(-1)), nn.Parameter(U.triu(1))
         self.log_scale = nn.Parameter(U.diagonal().abs().log())
 
-    def _triangles(self) -> tuple[Tensor, Tensor]:
-        """L, and U + diag(s)."""
-        L = self.lower.tril(-1) + torch.ones_like(self.log_scale).diag()
-        return L, self.upper.triu(1) + (self.signs * self.log_scale.exp()).diag()
+    def _factors_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """L, U + diag(s), and log |det W|."""
+        check_points(x, len(self.order))
+        lower, upper, log_scale = self.lower.to(x.dtype), self.upper.to(x.dtype), self.log_scale.to(x.dtype)
+        L = lower.tril(-1) + torch.ones_like(log_scale).diag()
+        return L, upper.triu(1) + (self.signs * log_scale.exp()).diag(), log_scale.sum()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y = W x."""
-        L, U = self._triangles()
-        y = (check_points(x, len(L)) @ U.mT @ L.mT)[..., self.order.argsort()]
-        return y, self.log_scale.sum().expand(x.shape[:-1])
+        kind = x.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):  # which would round the products
+                return self.forward(x)
+        L, U, log_det = self._factors_for(x)
+        return (x @ U.mT @ L.mT)[..., self.order.argsort()], log_det.expand(x.shape[:-1])
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """x = W^-1 y, from L z = P^T y and U x = z."""
-        L, U = self._triangles()
-        z = check_points(y, len(L))[..., self.order].reshape(-1, len(L)).mT  # P^T y, (d, B)
+        L, U, log_det = self._factors_for(y)
+        z = y[..., self.order].reshape(-1, len(L)).mT  # P^T y, (d, B)
         z = torch.linalg.solve_triangular(L, z, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(U, z, upper=True).mT.reshape(y.shape)
-        return x, -self.log_scale.sum().expand(y.shape[:-1])
+        return x, -log_det.expand(y.shape[:-1])
 
 
-def check_points(x: Tensor, dimension: int) -> Tensor:
-    """x itself, if it holds points of this dimension; else raises ValueError."""
-    if x.ndim == 0 or x.shape[-1] != dimension:
-        raise ValueError(f"points must have shape (..., {dimension}), got {tuple(x.shape)}")
+def check_points(x: Tensor, dimension: int | None = None) -> Tensor:
+    """x itself, if it holds points in float32 or float64, of this dimension where one is given."""
+    checks.precise("points", x)
+    if x.ndim == 0 or dimension not in (None, x.shape[-1]):
+        raise ValueError(f"points must have shape (..., {dimension or 'd'}), got {tuple(x.shape)}")
     return x
+
+
+def add_logs(total: Tensor, more: Tensor) -> Tensor:
+    """total + more, both with one number for each point: neither may be broadcast to the other's shape."""
+    if more.shape != total.shape:
+        raise ValueError(
+            "log-densities and log-determinants must have one number for each point, "
+            f"expected shape {tuple(total.shape)}, got {tuple(more.shape)}"
+        )
+    return total + more

@@ -160,10 +160,29 @@ def test_a_composition_adds_log_determinants_first_to_last_from_noise_to_data():
     torch.testing.assert_close(nothing(x), (x, torch.zeros(10, dtype=x.dtype)))
 
 
-@pytest.mark.parametrize("order", [[0, 0, 1], [1, 2, 3], [[0, 1]], [0.5, 1.0]], ids=str)
-def test_orders_that_are_no_permutation_are_refused(order: list):
-    with pytest.raises(ValueError, match="each of 0"):
+@pytest.mark.parametrize(
+    ("error", "match", "order"),
+    [
+        (ValueError, r"each of 0.*got \[0, 0, 1\]", [0, 0, 1]),
+        (ValueError, "each of 0", [1, 2, 3]),
+        (ValueError, "each of 0", torch.zeros(0, dtype=torch.int64)),
+        (ValueError, r"\(d,\), got \(1, 2\)", [[0, 1]]),
+        (TypeError, "integers, got torch.float32", [0.0, 1.0]),
+        (TypeError, "integers, got torch.bool", [False, True]),  # it would be taken for a mask
+    ],
+)
+def test_orders_that_are_no_permutation_are_refused(error: type[Exception], match: str, order: list):
+    with pytest.raises(error, match=match):
         Permutation(order)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64], ids=str)
+def test_a_permutation_takes_whole_numbers_of_any_dtype_and_keeps_its_own_copy(dtype: torch.dtype):
+    order = torch.tensor([2, 0, 1], dtype=dtype)
+    transform, x = Permutation(order), torch.tensor([5.0, 6.0, 7.0])
+    order.zero_()
+    assert transform(x)[0].tolist() == [7.0, 5.0, 6.0]
+    assert transform.inverse(transform(x)[0])[0].tolist() == [5.0, 6.0, 7.0]
 
 
 def test_actnorm_turns_the_first_batch_into_mean_0_and_variance_1():
