@@ -97,7 +97,7 @@ def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
 
 def whole(least: int = 1, **numbers: Any) -> None:
     """ValueError unless every number is an integer, and at least this one."""
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= least for n in numbers.values()):
+    if any(n is True or n is False or not isinstance(n, Integral) or n < least for n in numbers.values()):
         given = ", ".join(f"{name}={n}" for name, n in numbers.items())
         raise ValueError(f"{', '.join(numbers)} must be whole and at least {least}, got {given}")
 

@@ -12,9 +12,7 @@ from torch.nn.functional import pad
 
 from flowlib import checks
 
-_SMALLEST = (
-    8  # the least share of a bin, in units of the dtype's rounding: both its ends are then still two numbers
-)
+_SMALLEST = 8  # the least share of a bin, in units of the dtype's rounding: its ends stay two numbers
 
 
 class Bijection(Protocol):

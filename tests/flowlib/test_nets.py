@@ -1,10 +1,14 @@
 """Networks: the time embedding's precision, and what a perceptron computes, draws and refuses."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from flowlib.derivatives import divergence
 from flowlib.nets import VelocityMLP, time_embedding
@@ -51,7 +55,14 @@ def test_rounding_to_bfloat16_comes_after_the_sinusoid():
     ("error", "match", "t", "options"),
     [
         (TypeError, "bfloat16", torch.zeros(3).bfloat16(), {}),
+        (TypeError, "int64", torch.zeros(3, dtype=torch.int64), {}),
+        (TypeError, "bool", torch.zeros(3, dtype=torch.bool), {}),
+        (TypeError, "float", 0.5, {}),
+        (TypeError, "got torch.int32", torch.zeros(3), {"dtype": torch.int32}),
+        (ValueError, "dimension=8.0", torch.zeros(3), {"dimension": 8.0}),
+        (ValueError, "slowest=nan", torch.zeros(3), {"slowest": math.nan}),
         (ValueError, r"\(3, 1\)", torch.zeros(3, 1), {}),
+        (ValueError, r"\(\)", torch.zeros(()), {}),
         (ValueError, "got 7", torch.zeros(3), {"dimension": 7}),
         (ValueError, "dimension=0", torch.zeros(3), {"dimension": 0}),
         (ValueError, "slowest=0", torch.zeros(3), {"slowest": 0.0}),
@@ -133,11 +144,67 @@ def test_classes_do_not_change_the_other_weights():
         ("depth=0", {"depth": 0}),
         ("width=-1", {"width": -1}),
         ("-2", {"classes": -2}),
+        ("classes=3.0", {"classes": 3.0}),
+        ("width=16.0", {"width": 16.0}),
     ],
 )
 def test_bad_sizes_are_refused(match: str, options: dict):
     with pytest.raises(ValueError, match=match):
         net(**options)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+def test_labels_are_whole_numbers_of_any_dtype(dtype: torch.dtype):
+    v, x, labels = net(classes=3), torch.randn(4, 2, generator=generator(1)), torch.tensor([2, 0, 3, 1])
+    assert torch.equal(v(x, 0.5, labels=labels.to(dtype)), v(x, 0.5, labels=labels))
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(4), torch.zeros(4).bool(), [0, 1, 2, 0]], ids=str)
+def test_labels_that_are_no_whole_numbers_are_refused(labels: object):
+    with pytest.raises(TypeError, match=r"labels must be integers, got (torch.float32|torch.bool|list)"):
+        net(classes=3)(torch.zeros(4, 2), 0.5, labels=labels)
+
+
+@pytest.mark.parametrize("bad", [-1, 4, 1000])
+def test_labels_out_of_range_are_refused(bad: int):
+    with pytest.raises(ValueError, match=rf"from 0 to 3 \(which says any\), got values .*{bad}"):
+        net(classes=3)(torch.zeros(4, 2), 0.5, labels=torch.tensor([1, 2, bad, 1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool], ids=str)
+def test_points_that_are_whole_numbers_are_refused(dtype: torch.dtype):
+    with pytest.raises(TypeError, match=f"points must be a floating-point tensor, got {dtype}"):
+        net()(torch.zeros(4, 2, dtype=dtype), 0.5)
+
+
+def test_whole_times_are_times_and_half_precision_ones_are_refused():
+    v, x = net(), torch.randn(4, 2, generator=generator(1))
+    assert torch.equal(v(x, 1), v(x, 1.0)) and torch.equal(v(x, torch.ones(4, dtype=torch.int64)), v(x, 1.0))
+    with pytest.raises(TypeError, match=r"times must be float32 or float64, got torch\.bfloat16"):
+        v(x, torch.ones(4).bfloat16())
+
+
+def test_copies_and_pickles_keep_it_and_any_device_holds_it():
+    v, x, labels = net(classes=3), torch.randn(4, 2, generator=generator(1)), torch.tensor([2, 0, 3, 1])
+    with torch.device("meta"):  # while the generator lives on the CPU
+        empty = net(classes=3)
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    assert empty(x.to("meta"), 0.5, labels=labels.to("meta")).shape == (4, 2)
+    assert time_embedding(torch.zeros(3, device="meta"), 8).is_meta
+    empty.to_empty(device="cpu").load_state_dict(v.state_dict())
+    for twin in (copy.deepcopy(v), pickle.loads(pickle.dumps(v)), empty):
+        assert torch.equal(twin(x, 0.5, labels=labels), v(x, 0.5, labels=labels))
+
+
+def test_no_device_is_mixed_with_another():
+    v = net(classes=3)
+    with FakeTensorMode(), torch.no_grad():
+        state = {name: torch.empty(value.shape, device="cuda:0") for name, value in v.state_dict().items()}
+        x, t = torch.empty(4, 2, device="cuda:0"), torch.empty(4, device="cuda:0")
+        labels = torch.empty(4, device="cuda:0", dtype=torch.int64)
+        for given in (None, labels):
+            assert functional_call(v, state, (x, t), {"labels": given}).device == x.device
+        assert time_embedding(t, 8).device == t.device
 
 
 def test_bad_calls_are_refused():

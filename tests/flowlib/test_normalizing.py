@@ -3,18 +3,22 @@
 import copy
 import itertools
 import math
+import pickle
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
-from torch.func import jacrev, vmap
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call, jacrev, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowlib.data import moons
 from flowlib.mixtures import GaussianMixture
 from flowlib.normalizing import (
     ActNorm,
+    AffineBijection,
     AffineCoupling,
     Composition,
     CouplingTransform,
@@ -139,6 +143,116 @@ def test_points_of_another_dimension_are_refused(name: str):
         transform(torch.tensor(1.0))
 
 
+INEXACT = [torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
+
+
+@each_direction
+@pytest.mark.parametrize("dtype", INEXACT, ids=str)
+@pytest.mark.parametrize("name", [*MAKE, "nothing"])
+def test_points_that_are_not_float32_or_float64_are_refused(name: str, dtype: torch.dtype, direction: str):
+    transform = MAKE[name](5, generator()) if name in MAKE else Composition([])
+    for module in (transform, copy.deepcopy(transform).to(torch.bfloat16)):
+        with pytest.raises(TypeError, match=f"points must be float32 or float64, got {dtype}"):
+            getattr(module, direction)(torch.zeros(7, 5, dtype=dtype))
+
+
+@each_direction
+@each_transform
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32], ids=str)
+def test_it_computes_in_the_dtype_of_its_points_whatever_that_of_its_weights(
+    transform: Transform, d: int, direction: str, weights: torch.dtype
+):
+    transform, x = copy.deepcopy(transform).to(weights), cloud(20, d)
+    function = getattr(transform, direction)
+    back = transform.inverse if direction == "forward" else transform
+    y, log_det = function(x)
+    assert y.dtype == log_det.dtype == torch.float64
+    torch.testing.assert_close(back(y), (x, -log_det), rtol=1e-9, atol=1e-9)
+    jacobian = vmap(jacrev(lambda point: function(point)[0]))(x)
+    torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian)[1], rtol=1e-9, atol=1e-9)
+
+
+@each_direction
+@each_transform
+def test_autocast_rounds_theta_at_most_and_never_the_map(transform: Transform, d: int, direction: str):
+    transform, x = copy.deepcopy(transform).float(), cloud(50, d).float() / 3
+    back = transform.inverse if direction == "forward" else transform
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        y, log_det = getattr(transform, direction)(x)
+        again, log_det_back = back(y)
+    assert y.dtype == log_det.dtype == torch.float32
+    torch.testing.assert_close(again, x, rtol=0, atol=2e-4)  # in bfloat16 it would be 0.01 for the linear one
+    torch.testing.assert_close(log_det_back, -log_det, rtol=0, atol=1e-3)
+
+
+class HostReads(TorchDispatchMode):
+    """How often a value has been asked for, which on a GPU waits for all work in flight."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.equal,
+            torch.ops.aten.nonzero,
+        )
+        return function(*args, **(kwargs or {}))
+
+
+@each_transform
+def test_nothing_is_read_from_tensors_on_the_way(transform: Transform, d: int):
+    flow, x = Flow(StandardNormal(d), [transform]), cloud(20, d)
+    with HostReads() as reads:
+        transform(x)
+        transform.inverse(x)
+        flow.log_prob(x).sum()
+        flow.sample(5, generator=generator())
+    assert reads.count == 0
+    with HostReads() as reads:
+        x[0, 0].item()
+    assert reads.count == 1
+
+
+@each_transform
+def test_no_device_is_mixed_with_another(transform: Transform, d: int):
+    flow = copy.deepcopy(Flow(StandardNormal(d), [transform])).to("meta")
+    x = torch.empty(4, d, dtype=torch.float64, device="meta")
+    for y, log_det in (flow.transform(x), flow.transform.inverse(x)):
+        assert y.shape == x.shape and log_det.shape == (4,)
+    assert flow.log_prob(x).shape == (4,)
+    assert flow.sample(3).is_meta  # the noise is made on the CPU, and moved
+    with FakeTensorMode(), torch.no_grad():
+        state = {
+            name: torch.empty(value.shape, dtype=value.dtype, device="cuda:0")
+            for name, value in flow.state_dict().items()
+        }
+        x = torch.empty(4, d, dtype=torch.float64, device="cuda:0")
+        assert functional_call(flow, state, x).device == x.device
+        names = {name.removeprefix("transform."): value for name, value in state.items()}
+        y, log_det = functional_call(flow.transform, names, x)
+    assert y.device == log_det.device == x.device
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_copies_pickles_and_states_keep_the_map(name: str):
+    transform, x = shaken(MAKE[name](5, generator(3))), cloud(20, 5)
+    with torch.device("meta"):  # generators live on the CPU, the modules elsewhere
+        empty = (
+            MAKE[name](5, None if name == "permutation" else generator(4)) if name != "permutation" else None
+        )
+    other = MAKE[name](5, generator(4)).double()
+    other.load_state_dict(transform.state_dict())
+    copies = [copy.deepcopy(transform), pickle.loads(pickle.dumps(transform)), other]
+    if empty is not None:
+        assert all(parameter.is_meta for parameter in empty.parameters())
+        empty.to_empty(device="cpu").double().load_state_dict(transform.state_dict())
+        copies.append(empty)
+    for twin in copies:
+        torch.testing.assert_close(
+            (twin(x), twin.inverse(x)), (transform(x), transform.inverse(x)), rtol=0, atol=0
+        )
+
+
 @pytest.mark.parametrize("name", [name for name in MAKE if name != "actnorm"])
 def test_first_weights_come_from_the_generator(name: str):
     first, again, other = (MAKE[name](5, generator(seed)).state_dict() for seed in (7, 7, 9))
@@ -157,7 +271,50 @@ def test_a_composition_adds_log_determinants_first_to_last_from_noise_to_data():
     both = Composition([f, g])(x)
     torch.testing.assert_close(both, (z, log_det_f + log_det_g))
     nothing = Composition([])
-    torch.testing.assert_close(nothing(x), (x, torch.zeros(10, dtype=x.dtype)))
+    for direction in (nothing, nothing.inverse):
+        torch.testing.assert_close(direction(x), (x, torch.zeros(10, dtype=x.dtype)))
+
+
+def test_the_inverse_of_an_inverse_is_the_transform():
+    transform, d = TRANSFORMS[0]
+    twice, x = Inverse(Inverse(transform)), cloud(10, d)
+    torch.testing.assert_close(
+        (twice(x), twice.inverse(x)), (transform(x), transform.inverse(x)), rtol=0, atol=0
+    )
+
+
+class Careless(Transform):
+    """The identity, with one log-determinant for all points, or with an axis too many."""
+
+    def __init__(self, *shape: int):
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x.new_zeros(self.shape)
+
+    inverse = forward
+
+
+class CarelessLaw(StandardNormal):
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -x.square() / 2  # of each coordinate
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 1)], ids=str)
+def test_log_determinants_are_never_broadcast(shape: tuple[int, ...]):
+    flow = Flow(StandardNormal(3), [ActNorm(3), Careless(*shape)])
+    for function in (flow.transform, flow.transform.inverse, flow):
+        with pytest.raises(ValueError, match=r"one number for each point, expected shape \(3,\), got"):
+            function(torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=r"expected shape \(3,\), got \(3, 3\)"):
+        Flow(CarelessLaw(3), [ActNorm(3)])(torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("part", [nn.Linear(2, 2), ActNorm, None], ids=["module", "class", "None"])
+def test_only_transforms_make_a_flow(part: object):
+    with pytest.raises(TypeError, match=r"Transform objects, got (Linear|ActNorm|NoneType)$"):
+        Flow(StandardNormal(2), [ActNorm(2), part])
 
 
 @pytest.mark.parametrize(
@@ -194,10 +351,40 @@ def test_actnorm_turns_the_first_batch_into_mean_0_and_variance_1():
     torch.testing.assert_close(log_det[0], -y.std(0, correction=0).log().sum())
 
 
-def test_actnorm_refuses_points_that_do_not_vary():
-    y = torch.tensor([[1.0, 2.0, 3.0], [4.0, 2.0, 3.0]])
-    with pytest.raises(ValueError, match=r"not in \[1, 2\]"):
-        ActNorm(3).initialize(y)
+@pytest.mark.parametrize(
+    ("match", "y"),
+    [
+        (r"not in \[1, 2\]", torch.tensor([[1.0, 2.0, 3.0], [4.0, 2.0, 3.0]])),
+        (r"not in \[1\]", torch.stack([torch.arange(1000.0), torch.full((1000,), 0.1), torch.arange(1000.0)], 1)),
+        (r"not in \[0, 2\]", torch.tensor([[math.nan, 2.0, 3.0], [4.0, 1.0, math.inf]])),
+        (r"not in \[2\]", torch.tensor([[1.0, 2.0, 3e38], [4.0, 3.0, -3e38]])),
+        ("two points .* got 1", torch.zeros(3)),  # one point, not three numbers for each coordinate
+        ("two points .* got 0", torch.zeros(0, 3)),
+    ],
+    ids=["constant", "constant but for rounding", "not finite", "overflow", "one point", "none"],
+)  # fmt: skip
+def test_actnorm_refuses_points_that_do_not_vary(match: str, y: Tensor):
+    norm = ActNorm(3)
+    with pytest.raises(ValueError, match=match):
+        norm.initialize(y)
+    assert not norm.mean.any() and not norm.log_scale.any()
+
+
+def test_initialize_takes_any_batch_shape_and_says_the_same_twice():
+    y = cloud(40, 5, 3)
+    flows = [
+        Flow(StandardNormal(3), [ActNorm(3), shaken(AffineCoupling(3)), ActNorm(3)]).double() for _ in "ab"
+    ]
+    flows[1].transform.transforms[1].load_state_dict(flows[0].transform.transforms[1].state_dict())
+    flows[0].initialize(y)
+    first = copy.deepcopy(flows[0].state_dict())
+    flows[0].initialize(y)
+    flows[1].initialize(y.reshape(200, 3))
+    for flow in flows:
+        torch.testing.assert_close(flow.state_dict(), first, rtol=1e-12, atol=1e-12)
+    with pytest.raises(TypeError, match=r"got torch\.bfloat16"):
+        flows[0].initialize(y.bfloat16())
+    assert not any(parameter.grad_fn for parameter in flows[0].parameters())
 
 
 def test_a_flow_hands_each_actnorm_the_points_that_reach_it():
@@ -267,16 +454,49 @@ def test_networks_start_at_the_identity(name: str):
     ("match", "make"),
     [
         ("dimension=1", lambda: AffineCoupling(1)),
+        ("dimension=2.0", lambda: SplineCoupling(2.0)),
+        ("dimension=0", lambda: StandardNormal(0)),
+        ("dimension=-1", lambda: StandardNormal(-1)),
+        ("dimension=2.0", lambda: StandardNormal(2.0)),
+        ("dimension=True", lambda: StandardNormal(True)),
+        ("dimension=0", lambda: ActNorm(0)),
+        ("dimension=0", lambda: InvertibleLinear(0)),
+        ("width=64.0", lambda: MaskedAutoregressive(2, width=64.0)),
+        ("bins=2.5", lambda: SplineBijection(2.5)),
+        ("bound=inf", lambda: SplineBijection(bound=math.inf)),
+        ("bound=nan", lambda: SplineBijection(bound=math.nan)),
+        ("bound=1e[+]39", lambda: SplineBijection(bound=1e39)),  # infinite in float32
         ("width=0", lambda: SplineCoupling(2, width=0)),
         ("depth=0", lambda: MaskedAutoregressive(2, depth=0)),
         ("dimension=0", lambda: MaskedAutoregressive(0)),
         ("bins=0", lambda: SplineCoupling(2, bins=0)),
         ("bound=-1", lambda: SplineBijection(bound=-1.0)),
     ],
+    ids=lambda value: value if isinstance(value, str) else value.__code__.co_names[0],
 )
 def test_bad_sizes_are_refused(match: str, make):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize("kind", [CouplingTransform, MaskedAutoregressive])
+@pytest.mark.parametrize("bijection", [AffineBijection, SplineBijection, "affine", None], ids=str)
+def test_what_is_no_bijection_is_refused(kind: type, bijection: object):
+    with pytest.raises(TypeError, match="an object such as AffineBijection"):
+        kind(2, bijection)
+
+
+@each_direction
+@pytest.mark.parametrize("bijection", [AffineBijection(), SplineBijection(3)], ids=["affine", "spline"])
+def test_bijections_want_all_numbers_of_each_point(bijection, direction: str):
+    function, x = getattr(bijection, direction), torch.zeros(5)
+    for shape in [(bijection.count,), (1, bijection.count), (5, bijection.count + 1), (5,)]:
+        with pytest.raises(ValueError, match=rf"{bijection.count} numbers .* shape \(5,\), got shape"):
+            function(x, torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"in torch.float32 .* in torch.bfloat16"):
+        function(x, torch.zeros(5, bijection.count, dtype=torch.bfloat16))
+    with pytest.raises(TypeError, match=r"float32 or float64, got torch\.bfloat16"):
+        function(x.bfloat16(), torch.zeros(5, bijection.count, dtype=torch.bfloat16))
 
 
 # The spline
@@ -406,9 +626,104 @@ def test_the_spline_is_that_of_nflows(inverse: bool):
     torch.testing.assert_close((y, log_slope), tuple(expected), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("widths", "heights"),
+    [
+        ([1, 1e-30, 1], [1, 1, 1]),
+        ([1, 1, 1], [1, 1e-30, 1]),
+        ([1, 1, 1e-30], [1, 1, 1e-30]),  # the last bin holds all of the tail
+        ([1e-30, 1, 1], [1e-30, 1, 1]),
+        ([1, 1e-30, 1e-30], [1e-30, 1e-30, 1]),
+        ([3e38, 3e38, 3e38], [1e-44, 1e-44, 1e-44]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("slope", [1.1e-15, 1.0, 0.9e15])
+def test_bins_too_narrow_for_the_dtype_keep_all_finite(
+    widths: list[float], heights: list[float], slope: float, dtype: torch.dtype, inverse: bool
+):
+    parts = [torch.tensor(part, dtype=dtype).requires_grad_() for part in (widths, heights, [slope, slope])]
+    x = torch.tensor([-1e4, -5.0, -1.7, -1.6, 0.0, 1.6, 1.7, 4.9, 5.0, 1e4], dtype=dtype).requires_grad_()
+    y, log_slope = rational_quadratic_spline(x, *parts, inverse=inverse)
+    gradients = torch.autograd.grad(y.sum() + log_slope.sum(), [x, *parts])
+    assert all(value.isfinite().all() for value in (y, log_slope, *gradients))
+    assert (y.diff() >= 0).all() and y[0] == x[0] and y[-1] == x[-1]
+
+
+def test_the_unit_of_sizes_may_be_the_largest_or_the_smallest_of_its_dtype():
+    x, (widths, heights, slopes) = cloud(50).float(), (part.float() for part in knots())
+    expected = rational_quadratic_spline(x, widths, heights, slopes)
+    scaled = rational_quadratic_spline(x, widths * (3e38 / widths.max()), heights * 1e-30, slopes)
+    torch.testing.assert_close(scaled, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_bins_too_many_for_float32_keep_all_finite():
+    bijection = SplineBijection(bins=2000)
+    theta = 30 * torch.randn(50, bijection.count, generator=generator())
+    x = (3 * torch.randn(50, generator=generator(1))).requires_grad_()
+    for function in (bijection.forward, bijection.inverse):
+        y, log_slope = function(x, theta.requires_grad_())
+        gradients = torch.autograd.grad(y.sum() + log_slope.sum(), [x, theta])
+        assert all(value.isfinite().all() for value in (y, log_slope, *gradients))
+
+
+def test_sizes_in_any_dtype_count_as_the_numbers_they_are():
+    x, slopes = cloud(50).float(), torch.tensor([0.5, 2.0])
+    sizes = torch.tensor([1, 2, 5]), torch.tensor([3, 2, 1])
+    expected = rational_quadratic_spline(x, *(part.float() for part in sizes), slopes)
+    assert torch.equal(rational_quadratic_spline(x, *sizes, slopes)[0], expected[0])
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        y, log_slope = rational_quadratic_spline(x, *(part.to(dtype) for part in sizes), slopes.to(dtype))
+        assert y.dtype == log_slope.dtype == torch.float32
+        torch.testing.assert_close((y, log_slope), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan], ids=str)
+def test_parameters_that_are_not_positive_and_finite_are_refused(which: int, bad: float):
+    parts = [torch.ones(4, 3), torch.ones(4, 3), torch.ones(4, 2)]
+    parts[which][2, 1] = bad
+    name = ("widths", "heights", "slopes")[which]
+    with pytest.raises(ValueError, match=rf"{name} must be between .* {bad}"):
+        rational_quadratic_spline(torch.zeros(4), *parts)
+
+
+def test_the_spline_may_be_mapped_over_and_put_elsewhere():
+    parts, x = knots(6), cloud(6)
+    one_by_one = vmap(rational_quadratic_spline)(x, *parts)
+    torch.testing.assert_close(one_by_one, rational_quadratic_spline(x, *parts), rtol=1e-13, atol=1e-13)
+    elsewhere = rational_quadratic_spline(x.to("meta"), *(part.to("meta") for part in parts))
+    assert all(value.is_meta and value.shape == x.shape for value in elsewhere)
+    with FakeTensorMode():
+        fake = [torch.empty(part.shape, device="cuda:0") for part in (x, *parts)]
+        assert rational_quadratic_spline(*fake)[0].device == fake[0].device
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch"), [((5,), (4,)), ((5,), (3, 5)), ((2, 5), (5, 1)), ((), (1,))], ids=str
+)
+def test_splines_that_do_not_belong_to_the_points_are_refused(shape: tuple[int, ...], batch: tuple[int, ...]):
+    with pytest.raises(ValueError, match=r"for x of shape .* got the shapes"):
+        rational_quadratic_spline(torch.zeros(shape), *(torch.ones(*batch, n) for n in (3, 3, 2)))
+
+
+@pytest.mark.parametrize("dtype", INEXACT, ids=str)
+def test_a_spline_needs_points_in_float32_or_float64(dtype: torch.dtype):
+    with pytest.raises(TypeError, match=f"x must be float32 or float64, got {dtype}"):
+        rational_quadratic_spline(torch.zeros(5, dtype=dtype), *(torch.ones(n) for n in (3, 3, 2)))
+
+
 @pytest.mark.parametrize(
     ("match", "sizes", "bound"),
-    [(r"\(3,\), \(4,\) and \(2,\)", (3, 4, 2), 5.0), (r"\(3,\) and \(3,\)", (3, 3, 3), 5.0), ("got 0", (3, 3, 2), 0)],
+    [
+        (r"\(3,\), \(4,\) and \(2,\)", (3, 4, 2), 5.0),
+        (r"\(3,\) and \(3,\)", (3, 3, 3), 5.0),
+        (r"\(0,\), \(0,\)", (0, 0, 0), 5.0),
+        ("bound=0", (3, 3, 2), 0),
+        ("bound=inf", (3, 3, 2), math.inf),
+    ],
 )  # fmt: skip
 def test_knots_that_do_not_fit_are_refused(match: str, sizes: tuple[int, ...], bound: float):
     with pytest.raises(ValueError, match=match):
@@ -465,6 +780,43 @@ def test_a_flow_without_parameters_has_the_law_of_its_base():
     assert torch.equal(
         flow.sample(4, generator=generator()), torch.randn(4, 3, generator=generator())[:, [1, 2, 0]]
     )
+
+
+def test_a_flow_of_nothing_is_its_base_and_flows_may_be_bases():
+    base, x = spline_flow(), cloud(5, 2).float()
+    flow = Flow(base, [])
+    assert torch.equal(flow(x), base(x))
+    assert torch.equal(flow.sample(4, generator=generator()), base.sample(4, generator=generator()))
+    nothing = Flow(StandardNormal(2), [])
+    assert torch.equal(nothing(x), StandardNormal(2).log_prob(x))
+    assert nothing.sample(0).shape == (0, 2)
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_a_transform_of_another_dimension_than_the_base_is_refused(d: int):
+    flow = Flow(StandardNormal(d), [ActNorm(2)])
+    with pytest.raises(ValueError, match=rf"\(\.\.\., {d}\), got \(4, 2\)"):
+        flow(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=rf"\(\.\.\., 2\), got \(4, {d}\)"):
+        flow.sample(4, generator=generator())
+
+
+@pytest.mark.parametrize("dtype", INEXACT, ids=str)
+def test_densities_in_half_precision_or_of_whole_numbers_are_refused(dtype: torch.dtype):
+    for law in (StandardNormal(2), spline_flow(), spline_flow().to(torch.bfloat16)):
+        with pytest.raises(TypeError, match=f"points must be float32 or float64, got {dtype}"):
+            law.log_prob(torch.zeros(3, 2, dtype=dtype))
+    with pytest.raises(TypeError, match=f"log_prob must be float32 or float64, got {dtype}"):
+        bits_per_dimension(torch.zeros(3, dtype=dtype), 2, 256)
+
+
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_samples_are_in_the_dtype_of_the_weights_but_no_less_than_float32(weights: torch.dtype):
+    flow = spline_flow().to(weights)
+    x = flow.sample(100, generator=generator())
+    assert x.dtype == flow(x).dtype == torch.promote_types(torch.float32, weights)
+    x_0 = flow.transform.inverse(x)[0]
+    torch.testing.assert_close(x_0.float(), torch.randn(100, 2, generator=generator()), rtol=0, atol=1e-3)
 
 
 def test_fit_trains_it_towards_the_entropy_and_never_below():
@@ -528,6 +880,58 @@ def test_dequantized_numbers_keep_to_their_cells_and_fill_them():
     for dtype, expected in [(torch.uint8, torch.float32), (torch.int64, torch.float32), (torch.float64,) * 2]:
         assert dequantize(x.to(dtype), 17, generator()).dtype == expected
     assert torch.equal(dequantize(x, 17, generator(1)), dequantize(x, 17, generator(1)))
+
+
+@pytest.mark.parametrize("levels", [2, 3, 17, 49, 256, 65536])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64], ids=str)
+def test_no_dequantized_number_is_rounded_into_the_next_cell(levels: int, dtype: torch.dtype):
+    x = torch.tensor([0, levels // 2, levels - 1]).expand(300_000, 3).to(dtype)
+    y = dequantize(x, levels, generator())
+    assert torch.equal((levels * y).floor(), x.to(y.dtype))
+    assert y.min() >= 0 and y.max() < 1
+    u = (levels * y.double() - x).flatten()
+    assert abs(float(u.mean()) - 0.5) < 5 / math.sqrt(12 * len(u))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.arange(256).bfloat16(),
+        torch.arange(256).half(),
+        torch.arange(256).byte(),
+        torch.arange(2).bool(),
+    ],
+    ids=["bfloat16", "float16", "uint8", "bool"],
+)
+def test_whole_numbers_of_few_bits_are_dequantized_in_float32(x: Tensor):
+    y = dequantize(x.expand(1000, -1), 256, generator())
+    assert y.dtype == torch.float32
+    assert torch.equal((256 * y).floor(), x.float().expand(1000, -1))
+
+
+@pytest.mark.parametrize("levels", [0, -1, 2.5, 256.0, True])
+def test_levels_are_whole_and_positive(levels: float):
+    for function in (
+        lambda: dequantize(torch.zeros(3), levels),
+        lambda: bits_per_dimension(torch.zeros(3), 2, levels),
+        lambda: bits_per_dimension(torch.zeros(3), levels, 2),
+    ):
+        with pytest.raises(ValueError, match=f"must be whole and at least 1, got .*={levels}"):
+            function()
+
+
+def test_more_levels_than_float32_can_tell_apart_need_float64():
+    x, levels = torch.tensor([0, 2**23 - 1]), 2**23
+    with pytest.raises(ValueError, match=f"{levels} levels are too many for torch.float32: .* float64"):
+        dequantize(x, levels)
+    assert torch.equal((levels * dequantize(x.double(), levels, generator())).floor(), x.double())
+
+
+def test_dequantizing_elsewhere_reads_nothing():
+    assert dequantize(torch.zeros(3, device="meta"), 16).is_meta
+    with FakeTensorMode():
+        x = torch.empty(3, device="cuda:0")
+        assert dequantize(x, 16).device == x.device
 
 
 @pytest.mark.parametrize("x", [[0.0, 16.0], [-1.0, 3.0], [0.5, 1.0], [math.nan, 1.0]], ids=str)
