@@ -102,11 +102,11 @@ class Permutation(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The coordinates in the new order."""
-        return check_points(x, len(self.order))[..., self.order], x.new_zeros(x.shape[:-1])
+        return check_points(x, len(self.order)).index_select(-1, self.order), x.new_zeros(x.shape[:-1])
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The coordinates in the old order."""
-        return check_points(y, len(self.order))[..., self.back], y.new_zeros(y.shape[:-1])
+        return check_points(y, len(self.order)).index_select(-1, self.back), y.new_zeros(y.shape[:-1])
 
 
 class ActNorm(Transform):
@@ -192,12 +192,12 @@ class InvertibleLinear(Transform):
             with torch.autocast(kind, enabled=False):  # which would round the products
                 return self.forward(x)
         L, U, log_det = self._factors_for(x)
-        return (x @ U.mT @ L.mT)[..., self.order.argsort()], log_det.expand(x.shape[:-1])
+        return (x @ U.mT @ L.mT).index_select(-1, self.order.argsort()), log_det.expand(x.shape[:-1])
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """x = W^-1 y, from L z = P^T y and U x = z."""
         L, U, log_det = self._factors_for(y)
-        z = y[..., self.order].reshape(-1, len(L)).mT  # P^T y, (d, B)
+        z = y.index_select(-1, self.order).reshape(-1, len(L)).mT  # P^T y, (d, B)
         z = torch.linalg.solve_triangular(L, z, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(U, z, upper=True).mT.reshape(y.shape)
         return x, -log_det.expand(y.shape[:-1])

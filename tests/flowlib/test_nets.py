@@ -7,8 +7,6 @@ import pickle
 import pytest
 import torch
 from torch import Generator, Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 
 from flowlib.derivatives import divergence
 from flowlib.nets import VelocityMLP, time_embedding
@@ -194,18 +192,6 @@ def test_copies_and_pickles_keep_it_and_any_device_holds_it():
     empty.to_empty(device="cpu").load_state_dict(v.state_dict())
     for twin in (copy.deepcopy(v), pickle.loads(pickle.dumps(v)), empty):
         assert torch.equal(twin(x, 0.5, labels=labels), v(x, 0.5, labels=labels))
-
-
-def test_no_device_is_mixed_with_another():
-    v = net(classes=3)
-    shapes = {name: value.shape for name, value in v.state_dict().items()}
-    with FakeTensorMode(), torch.no_grad():
-        state = {name: torch.empty(shape, device="cuda:0") for name, shape in shapes.items()}
-        x, t = torch.empty(4, 2, device="cuda:0"), torch.empty(4, device="cuda:0")
-        labels = torch.empty(4, device="cuda:0", dtype=torch.int64)
-        for given in (None, labels):
-            assert functional_call(v, state, (x, t), {"labels": given}).device == x.device
-        assert time_embedding(t, 8).device == t.device
 
 
 def test_bad_calls_are_refused():
