@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -53,18 +53,18 @@ class CouplingTransform(Transform):
         self.sizes = dimension // 2, dimension - dimension // 2
         kept, moved = reversed(self.sizes) if flip else self.sizes
         widths = [kept] + depth * [width] + [moved * bijection.count]
-        self.net = _Perceptron([SeededLinear(a, b, generator) for a, b in itertools.pairwise(widths)])
+        self.net = _perceptron([SeededLinear(a, b, generator) for a, b in itertools.pairwise(widths)])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y_b = g(x_b; theta(x_a)) and y_a = x_a."""
         x_a, x_b = self._halves(x)
-        y_b, log_slope = self.bijection.forward(x_b, self.net.theta(x_a, self.bijection))
+        y_b, log_slope = self.bijection.forward(x_b, _theta(self.net, x_a, self.bijection))
         return self._whole(x_a, y_b), log_slope.sum(-1)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """x_b = g^-1(y_b; theta(y_a)) and x_a = y_a."""
         y_a, y_b = self._halves(y)
-        x_b, log_slope = self.bijection.inverse(y_b, self.net.theta(y_a, self.bijection))
+        x_b, log_slope = self.bijection.inverse(y_b, _theta(self.net, y_a, self.bijection))
         return self._whole(y_a, x_b), log_slope.sum(-1)
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,13 +124,13 @@ class MaskedAutoregressive(Transform):
         degrees = [place, *depth * [hidden]]
         masks = [b[:, None] >= a for a, b in itertools.pairwise(degrees)]
         masks.append(place.repeat_interleave(bijection.count)[:, None] > hidden)
-        self.net = _Perceptron([_MaskedLinear(mask, generator) for mask in masks])
+        self.net = _perceptron([_MaskedLinear(mask, generator) for mask in masks])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y_i = g(x_i; theta_i(y_1, ..., y_{i-1})), for one i after the other."""
         y, log_slopes = torch.zeros_like(check_points(x, len(self.order))), []
         for i in self.order:
-            theta = self.net.theta(y, self.bijection)[..., i, :]
+            theta = _theta(self.net, y, self.bijection)[..., i, :]
             y_i, log_slope = self.bijection.forward(x[..., i], theta)
             y = torch.cat([y[..., :i], y_i[..., None], y[..., i + 1 :]], dim=-1)
             log_slopes.append(log_slope)
@@ -138,24 +138,23 @@ class MaskedAutoregressive(Transform):
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """x_i = g^-1(y_i; theta_i(y_1, ..., y_{i-1})), for all i at once."""
-        theta = self.net.theta(check_points(y, len(self.order)), self.bijection)
+        theta = _theta(self.net, check_points(y, len(self.order)), self.bijection)
         x, log_slope = self.bijection.inverse(y, theta)
         return x, log_slope.sum(-1)
 
 
-class _Perceptron(nn.Sequential):
+def _perceptron(layers: Sequence[nn.Linear]) -> nn.Sequential:
     """The layers with ReLU between them, whose kinks follow sharp edges of a density; the last starts at zero."""
+    for parameter in layers[-1].parameters():
+        nn.init.zeros_(parameter)
+    first, *others = layers
+    return nn.Sequential(first, *[module for layer in others for module in (nn.ReLU(), layer)])
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
-        for parameter in layers[-1].parameters():
-            nn.init.zeros_(parameter)
-        first, *others = layers
-        super().__init__(first, *[module for layer in others for module in (nn.ReLU(), layer)])
 
-    def theta(self, x: Tensor, bijection: Bijection) -> Tensor:
-        """What maps each coordinate, (..., coordinates, count), at points x in any dtype, and in that dtype."""
-        weight = cast(Tensor, self[0].weight)
-        return self(x.to(weight.dtype)).to(x.dtype).unflatten(-1, (-1, bijection.count))
+def _theta(net: nn.Module, x: Tensor, bijection: Bijection) -> Tensor:
+    """What maps each coordinate, (..., coordinates, count), in the dtype of the points x, whatever the network's."""
+    weight = next(net.parameters(), x)
+    return net(x.to(weight.dtype)).to(x.dtype).unflatten(-1, (-1, bijection.count))
 
 
 class _MaskedLinear(SeededLinear):
