@@ -76,12 +76,12 @@ class CouplingTransform(Transform):
 
 
 def AffineCoupling(dimension: int, **options: Any) -> CouplingTransform:
-    """The coupling of RealNVP, y_b = m(x_a) + e^{s(x_a)} x_b: a CouplingTransform, with its options."""
+    """The coupling of RealNVP, y_b = m(x_a) + e^{s(x_a)} x_b; options (flip, width, ...) as in `CouplingTransform`."""
     return CouplingTransform(dimension, AffineBijection(), **options)
 
 
 def SplineCoupling(dimension: int, *, bins: int = 8, bound: float = 5.0, **options: Any) -> CouplingTransform:
-    """The coupling of neural spline flows: a CouplingTransform with a SplineBijection, and the options of both."""
+    """The coupling of neural spline flows; bins and bound as in `SplineBijection`, options as in `CouplingTransform`."""
     return CouplingTransform(dimension, SplineBijection(bins, bound), **options)
 
 

@@ -167,4 +167,5 @@ def bits_per_dimension(log_prob: Tensor, dimension: int, levels: int) -> Tensor:
     """
     checks.precise("log_prob", log_prob)
     checks.whole(dimension=dimension, levels=levels)
-    return math.log2(levels) - log_prob / (dimension * math.log(2))
+    bits = -log_prob / math.log(2)
+    return math.log2(levels) + bits / dimension
