@@ -81,7 +81,7 @@ def AffineCoupling(dimension: int, **options: Any) -> CouplingTransform:
 
 
 def SplineCoupling(dimension: int, *, bins: int = 8, bound: float = 5.0, **options: Any) -> CouplingTransform:
-    """The coupling of neural spline flows; bins and bound as in `SplineBijection`, options as in `CouplingTransform`."""
+    """The coupling of neural spline flows; bins, bound as in `SplineBijection`, options as in `CouplingTransform`."""
     return CouplingTransform(dimension, SplineBijection(bins, bound), **options)
 
 
