@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from flowlib.averaging import EMA, fits, spares, tensors, write, write_where_it_fits
 from flowlib.checks import require
-from flowlib.files import FORMAT, Target, read
+from flowlib.files import FORMAT, Target, read, size
 from flowlib.processes import gather, place, together
 
 
@@ -28,7 +28,7 @@ def settings(
 ) -> dict[str, Any]:
     """What a run was told, name by name, for a resumed run to be compared with."""
     names, groups = _names(net), optimizer.param_groups
-    told = others | {"optimizer": type(optimizer).__qualname__}
+    told = others | {"optimizer": type(optimizer).__qualname__, "groups": len(groups)}
     for k, group in enumerate(groups):
         told |= {_option(key, k, len(groups)): _plain(x) for key, x in group.items() if key != "params"}
     told |= {
@@ -97,7 +97,12 @@ class State:
         self.ema.copies()
         fits(parts["net"], live, str(file))
         fits(parts["ema"], self.ema.tensors, f"{file}, the average,")
-        changed = _differences(notes["settings"], self.settings)
+        try:
+            changed = _differences(notes["settings"], self.settings)
+            before = _decode(notes["optimizer"], parts["optimizer"], file)
+            before = {"state": before["state"], "param_groups": before["param_groups"]} | before
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is not a whole checkpoint: {type(error).__name__} {error}") from error
         recast = {f"dtype of {name}": (parts["net"][name].dtype, x.dtype) for name, x in live.items()}
         changed |= {name: pair for name, pair in recast.items() if pair[0] != pair[1]}
         told = [f"{name}: the file has {old}, this run {new}" for name, (old, new) in changed.items()]
@@ -108,7 +113,6 @@ class State:
             + f"; and {len(told) - 8} more" * (len(told) > 8)
             + ". Go back to those of the file, or pass accept_changes=True to go on with these",
         )
-        before = _decode(notes["optimizer"], parts["optimizer"], file)
         require(
             not parts["optimizer"], f"{file} has tensors that no optimizer left: {sorted(parts['optimizer'])}"
         )
@@ -218,7 +222,7 @@ class Checkpoint:
 
     def room(self) -> None:
         """OSError if what a checkpoint needs, now that the optimizer has its state, is not free."""
-        needed = sum(x.nbytes for x in self.state.collect()[0].values())
+        needed = size(self.state.collect()[0])
         with together(self.state.device):
             if self.target and needed > (free := self.target.free()):
                 raise OSError(f"checkpoint {self.target.file} needs {needed} bytes, and {free} are free")
@@ -265,7 +269,6 @@ def _plain(x: Any) -> Any:
 def _encode(x: Any, name: str, found: dict[str, Tensor]) -> Any:
     """The optimizer's state as JSON; tensors go to `found`, under a name."""
     if isinstance(x, Tensor):
-        require(x.layout == torch.strided, f"a checkpoint cannot hold {name}: it is sparse")
         while name in found:
             name += "'"
         found[name] = x.detach()

@@ -47,11 +47,16 @@ def read(file: Path, notes_only: bool = False) -> tuple[dict[str, Tensor], dict[
         notes = {key: json.loads(noted[key]) for key in ("settings", "optimizer", "complex")}
         found |= {name: torch.view_as_complex(found[name]) for name in notes["complex"]}
         whole = {name: (found[name].dtype, found[name].ndim) for name in ("generator", "history", "seconds")}
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"{file} is not a whole checkpoint: {type(error).__name__} {error}") from error
     expected = {"generator": (torch.uint8, 2), "history": (torch.float32, 1), "seconds": (torch.float64, 0)}
     require(whole == expected, f"{file} is not a whole checkpoint: it has {whole}, expected {expected}")
     return found, notes
+
+
+def size(found: dict[str, Tensor]) -> int:
+    """The bytes of these tensors."""
+    return sum(x.numel() * x.element_size() for x in found.values())
 
 
 class Target:
@@ -62,17 +67,17 @@ class Target:
     _held: ClassVar[set[Path]] = set()
 
     def __init__(self, file: Path) -> None:
-        require(not file.is_dir(), f"checkpoint={file} is a folder: name a file in it")
-        require(
-            file.is_file() or not file.exists(),
-            f"checkpoint={file} is not a regular file, and is left alone: name another",
-        )
-        if file.exists():
-            read(file, notes_only=True)
         busy = f"another run has checkpoint={file} open: name another file, or wait for its end"
         require(file not in self._held, busy)
-        self.file, self.folder = file, file.with_name(f".{file.name}.flowlib")
+        self.file, self.folder = file, file.with_name(f".{file.name}.flowlib") if file.name else file
         try:
+            require(not file.is_dir(), f"checkpoint={file} is a folder: name a file in it")
+            require(
+                file.is_file() or not file.exists(),
+                f"checkpoint={file} is not a regular file, and is left alone: name another",
+            )
+            if file.exists():
+                read(file, notes_only=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -108,7 +113,7 @@ class Target:
         except Exception as error:
             raise OSError(
                 f"checkpoint {self.file} could not be written, and is left as it was: {error} "
-                f"({sum(x.nbytes for x in found.values())} bytes to write, {self.free()} free)"
+                f"({size(found)} bytes to write, {self.free()} free)"
             ) from error
         finally:
             made.unlink(missing_ok=True)
@@ -139,6 +144,7 @@ def _alone(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same values, contiguous, real, and each in its own memory."""
     seen, ready = set(), {}
     for name, x in found.items():
+        require(x.layout == torch.strided, f"{name} is not strided but {x.layout}")
         ready[name] = (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).contiguous()
         storage = (ready[name].untyped_storage().data_ptr(), str(x.device))
         if storage in seen:
