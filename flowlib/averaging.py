@@ -44,7 +44,7 @@ class EMA:
         for name, p in self._net.named_parameters():
             path, _, key = name.rpartition(".")
             place = self._net.get_submodule(path), key
-            if (p.is_floating_point() or p.is_complex()) and bool(p.isfinite().all()):
+            if (p.is_floating_point() or p.is_complex()) and bool(p.detach().isfinite().all()):
                 self._names.append(_clean(name))
                 self._places.append(place)
             else:
