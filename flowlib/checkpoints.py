@@ -28,7 +28,10 @@ def settings(
 ) -> dict[str, Any]:
     """What a run was told, name by name, for a resumed run to be compared with."""
     names, groups = _names(net), optimizer.param_groups
-    told = others | {"optimizer": type(optimizer).__qualname__, "groups": len(groups)}
+    told = {key: _plain(x) for key, x in others.items()} | {
+        "optimizer": type(optimizer).__qualname__,
+        "groups": len(groups),
+    }
     for k, group in enumerate(groups):
         told |= {_option(key, k, len(groups)): _plain(x) for key, x in group.items() if key != "params"}
     told |= {

@@ -150,6 +150,14 @@ def fit(
     numbers = [p for p in parameters if p.is_floating_point() or p.is_complex()]
     state = State(net, averages, _made(optimizer, numbers, lr), generator, device)
     rates = [group["lr"] for group in state.optimizer.param_groups]
+    v: Any = net
+    if processes > 1 and not isinstance(net, DistributedDataParallel):
+        v = DistributedDataParallel(net)
+    if compile:
+        v = torch.compile(v)
+    if autocast:
+        v = torch.autocast(device.type, dtype=autocast)(v.__call__)
+    net.train()
     kept: Any = nullcontext()
     if checkpoint is not None:
         told = {"steps": int(steps), "ema": ema, "clip": clip, "autocast": str(autocast), "compile": compile}
@@ -159,14 +167,6 @@ def fit(
     history = state.history
     began = time.perf_counter() - state.seconds
     waiting: list[Tensor] = []  # losses that have not been read yet
-    v: Any = net
-    if processes > 1 and not isinstance(net, DistributedDataParallel):
-        v = DistributedDataParallel(net)
-    if compile:
-        v = torch.compile(v)
-    if autocast:
-        v = torch.autocast(device.type, dtype=autocast)(v.__call__)
-    net.train()
     first = len(history)
     hidden = rank > 0 or not progress or os.environ.get("TQDM_DISABLE") == "1"
     with kept as file, tqdm(total=steps, initial=first, desc="training", unit="step", disable=hidden) as bar:
