@@ -37,22 +37,18 @@ class EMA:
         self.decay, self.updates = decay, 0
         self._net = bare(net)
         self.tensors = {name: x.clone() for name, x in tensors(net).items()}
-        # Lists, since a walk through the modules in every step would cost more than the average itself.
-        self._names: list[str] = []
-        self._places: list[tuple[nn.Module, str]] = []
-        self._constants: dict[str, tuple[nn.Module, str]] = {}
-        for name, p in self._net.named_parameters():
-            path, _, key = name.rpartition(".")
-            place = self._net.get_submodule(path), key
-            if (p.is_floating_point() or p.is_complex()) and bool(p.detach().isfinite().all()):
-                self._names.append(_clean(name))
-                self._places.append(place)
-            else:
-                self._constants[_clean(name)] = place
-        self._parameters = self._present()
-        for name, x in zip(self._names, self._parameters, strict=True):
-            self.tensors[name] = self.tensors[name].to(torch.promote_types(torch.float32, x.dtype))
-        self.averages = [self.tensors[name] for name in self._names]
+        moving = {
+            name: p
+            for name, p in self._net.named_parameters()
+            if (p.is_floating_point() or p.is_complex()) and bool(p.detach().isfinite().all())
+        }
+        for name, p in moving.items():
+            self.tensors[_clean(name)] = self.tensors[_clean(name)].to(
+                torch.promote_types(torch.float32, p.dtype)
+            )
+        self._names, self._parameters = [*moving], [*moving.values()]
+        self.averages = [self.tensors[_clean(name)] for name in self._names]
+        self._locate()
 
     @torch.no_grad()
     def update(self) -> None:
@@ -69,7 +65,7 @@ class EMA:
             raise
         self.updates += 1
         if len(self.tensors) > len(self.averages):
-            torch._foreach_copy_(*self.copies())
+            torch._foreach_copy_(*self._copies())
 
     @contextmanager
     def applied(self, net: nn.Module) -> Iterator[None]:
@@ -80,7 +76,7 @@ class EMA:
                 x = odeint(net, noise, steps=10)
         """
         if bare(net) is self._net:
-            self.copies()
+            self.renew()
         live, modes = tensors(net), [(module, module.training) for module in net.modules()]
         own, spare = ({name: x.clone() for name, x in part.items()} for part in (live, spares(net)))
         write(self.tensors, live, "the average")
@@ -96,23 +92,58 @@ class EMA:
 
     def renewed(self) -> list[str]:
         """The parameters that are other objects than at the last update."""
-        pairs = zip(self._names, self._present(), self._parameters, strict=True)
-        return [name for name, present, known in pairs if present is not known]
+        present = self._present()
+        if not any(map(is_not, present, self._parameters)):
+            return []
+        pairs = zip(self._names, present, self._parameters, strict=True)
+        return [_clean(name) for name, now, known in pairs if now is not known]
 
-    def copies(self) -> tuple[list[Tensor], list[Tensor]]:
+    def renew(self) -> None:
+        """Learn of buffers and modules that are new."""
+        self._locate()
+        self._copies()
+
+    def _copies(self) -> tuple[list[Tensor], list[Tensor]]:
         """What is copied, and of what; a buffer may have come, gone, or changed its shape."""
-        live = {_clean(name): x for name, x in _buffers(self._net, persistent=True)}
-        live |= {name: getattr(module, key) for name, (module, key) in self._constants.items()}
-        for name in self.tensors.keys() - live.keys() - set(self._names):
-            del self.tensors[name]
+        live: dict[str, Tensor] = {name: parameters[key] for name, parameters, key in self._constants}
+        for path, buffers, passing in self._holders:
+            live |= {path + key: x for key, x in buffers.items() if x is not None and key not in passing}
         for name, x in live.items():
             kept = self.tensors.get(name)
-            if kept is None or (kept.shape, kept.dtype, kept.device) != (x.shape, x.dtype, x.device):
+            if kept is None or kept.shape != x.shape or kept.dtype != x.dtype or kept.device != x.device:
                 self.tensors[name] = x.detach().clone()
-        return [self.tensors[name] for name in live], [x.detach() for x in live.values()]
+        if len(self.tensors) > len(self.averages) + len(live):
+            for name in self.tensors.keys() - live.keys() - {_clean(name) for name in self._names}:
+                del self.tensors[name]
+        return [self.tensors[name] for name in live], [*live.values()]
+
+    def _locate(self) -> None:
+        """Note where everything is: a walk through the modules in every step would cost more than the average."""
+        modules = dict(self._net.named_modules())
+        self._links = [
+            (modules[path.rpartition(".")[0]]._modules, path.rpartition(".")[2]) for path in modules if path
+        ]
+        self._children = [module for path, module in modules.items() if path]
+        places = {name: name.rpartition(".")[::2] for name in self._names}
+        self._places = [
+            (modules[path]._parameters if path in modules else {}, key) for path, key in places.values()
+        ]
+        self._constants = [
+            (_clean(name), modules[path]._parameters, key)
+            for name, (path, _, key) in (
+                (name, name.rpartition(".")) for name, _ in self._net.named_parameters()
+            )
+            if name not in places
+        ]
+        self._holders = [
+            (_clean(f"{path}." if path else ""), module._buffers, module._non_persistent_buffers_set)
+            for path, module in modules.items()
+        ]
 
     def _present(self) -> list[Any]:
-        return [module._parameters.get(key) for module, key in self._places]
+        if any(map(is_not, [modules.get(key) for modules, key in self._links], self._children)):
+            self._locate()  # a module is another one
+        return [parameters.get(key) for parameters, key in self._places]
 
     def _follow(self, present: list[Any]) -> None:
         for name, x, average in zip(self._names, present, self.averages, strict=True):
@@ -120,7 +151,7 @@ class EMA:
             expected = tuple(average.shape), str(average.device)
             require(
                 form == expected,
-                f"the average cannot follow the network: {name} is now {form or 'gone'}, "
+                f"the average cannot follow the network: {_clean(name)} is now {form or 'gone'}, "
                 f"expected {expected}: make the EMA when the network has its parameters and its device",
             )
         self._parameters = present

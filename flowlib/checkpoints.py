@@ -62,7 +62,7 @@ class State:
         """The tensors and the notes of a checkpoint; every process gives its generator."""
         from flowlib import __version__
 
-        self.ema.copies()  # a buffer may be new
+        self.ema.renew()  # a buffer may be new
         parts = {"net": tensors(self.net), "ema": self.ema.tensors, "spare": spares(self.net)}
         found = {f"{part}.{name}": x for part, named in parts.items() for name, x in named.items()}
         found["generator"] = gather(self.generator.get_state(), self.device)
@@ -97,7 +97,7 @@ class State:
             for part in ("net", "ema", "spare", "optimizer")
         }
         live = tensors(self.net)
-        self.ema.copies()
+        self.ema.renew()
         fits(parts["net"], live, str(file))
         fits(parts["ema"], self.ema.tensors, f"{file}, the average,")
         try:

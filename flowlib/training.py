@@ -147,8 +147,7 @@ def fit(
         f"the generators of all {processes} processes must differ, or they draw the same batches: "
         f"seed each with its rank",
     )
-    numbers = [p for p in parameters if p.is_floating_point() or p.is_complex()]
-    state = State(net, averages, _made(optimizer, numbers, lr), generator, device)
+    state = State(net, averages, _made(optimizer, parameters, lr), generator, device)
     rates = [group["lr"] for group in state.optimizer.param_groups]
     v: Any = net
     if processes > 1 and not isinstance(net, DistributedDataParallel):

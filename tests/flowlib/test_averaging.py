@@ -159,6 +159,19 @@ def test_a_parameter_assigned_anew_is_followed_by_its_name():
     assert average.tensors["0.count"] == 7 and average.updates == 2
 
 
+def test_a_module_assigned_anew_is_followed_by_its_name():
+    net = nn.Sequential(nn.Sequential(Weight(1.0)))
+    average = EMA(net, 0.5)
+    net[0] = nn.Sequential(Weight(3.0))
+    net[0][0].count += 4
+    assert average.renewed() == ["0.0.w"]
+    average.update()
+    assert float(average.tensors["0.0.w"]) == pytest.approx(2.8) and average.tensors["0.0.count"] == 4
+    net[0] = nn.Identity()
+    with pytest.raises(ValueError, match="0.0.w is now gone"):
+        average.update()
+
+
 def test_a_parameter_that_has_gone_or_changed_its_form_is_refused_by_name():
     net = Weight(1.0)
     average = EMA(net)
