@@ -21,6 +21,7 @@ Conventions, stated once:
 """
 
 from flowlib.autoregressive import AffineCoupling, CouplingTransform, MaskedAutoregressive, SplineCoupling
+from flowlib.averaging import EMA
 from flowlib.continuous import Law, flow_with_log_det, log_prob, nll_loss, odeint_adjoint
 from flowlib.conversions import Prediction, convert, converted, from_sd3, to_sd3
 from flowlib.couplings import Coupling, independent
@@ -47,7 +48,7 @@ from flowlib.solvers import odeint, root_mean_square, trajectory, worst_point
 from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
 from flowlib.tableaus import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau
 from flowlib.times import Times, uniform
-from flowlib.training import EMA, Run, cosine_decay, fit, fused_adam, no_decay
+from flowlib.training import Run, cosine_decay, fit, fused_adam, no_decay
 from flowlib.transforms import ActNorm, Composition, Inverse, InvertibleLinear, Permutation, Transform
 
 __version__ = "0.1.0"
