@@ -389,7 +389,7 @@ def test_points_that_do_not_fit_are_refused(shape: tuple[int, ...]):
         ((torch.zeros(3), torch.ones(3)), r"\(K, d\), got \(3,\)"),
         ((torch.zeros(0, 2), torch.ones(0)), r"\(K, d\), got \(0, 2\)"),
         ((torch.zeros(2, 1), [1.0, -1.0]), "eigenvalue -1"),
-        ((torch.zeros(2, 1), [1.0, math.nan]), "eigenvalue nan"),
+        ((torch.zeros(2, 1), [1.0, math.nan]), "covariances must be finite"),
         ((torch.zeros(1, 2), torch.ones(1, 2, 2)), "positive definite"),
         ((torch.zeros(1, 2), torch.tensor([[[1.0, 0.5], [0.0, 1.0]]])), "symmetric"),
         ((torch.zeros(2, 1), torch.ones(2), [0.5, 0.25, 0.25]), r"\(2,\), got \(3,\)"),
