@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from flowlib import checks
 from flowlib.empirical import Empirical, EmpiricalVelocity
 from flowlib.mixtures import GaussianMixture, MarginalVelocity, sampling_device
 
@@ -62,29 +63,22 @@ class Toy:
         """n points (n, 2), made on `device`, or else where the generator lives.
 
         They are independent, or, if `balanced`, as many on each piece, in random order: averages then vary less.
-
-        Raises:
-            ValueError: n is negative, or a balanced n is no multiple of the number of pieces.
         """
         device = sampling_device(n, generator, device, "cpu")
-        if not balanced:
-            labels = torch.randint(self.pieces, (n,), generator=generator, device=device)
-        elif n % self.pieces:
-            raise ValueError(f"balanced needs a multiple of {self.pieces}, got n = {n}")
-        else:
+        if balanced:
+            checks.require(n % self.pieces == 0, f"balanced needs a multiple of {self.pieces}, got n = {n}")
             labels = torch.randperm(n, generator=generator, device=device) % self.pieces
+        else:
+            labels = torch.randint(self.pieces, (n,), generator=generator, device=device)
         return self.draw(labels, generator, device)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) in nats (B,), at points x (B, 2); raises NotImplementedError where no formula is known."""
         if self.log_density is None:
             raise NotImplementedError(f"{self.name} has no density in closed form")
+        checks.shaped("points", x, "B", 2)
+        checks.precise("points", x)
         return self.log_density(x)
-
-
-def _check_law(law: str, *known: str) -> None:
-    if law not in known:
-        raise ValueError(f"law must be one of {', '.join(known)}, got {law!r}")
 
 
 def eight_gaussians(law: str = "ffjord") -> GaussianMixture:
@@ -94,13 +88,10 @@ def eight_gaussians(law: str = "ffjord") -> GaussianMixture:
         law: "ffjord" has radius 4 / 1.414 = 2.829 and standard deviation 0.5 / 1.414 = 0.354 (Grathwohl et al. 2019).
             "tutorial" has radius 5 and standard deviation 0.1^(1/4) = 0.562 (torchcfm; Tong et al. 2024).
 
-    Raises:
-        ValueError: an unknown law.
-
     >>> eight_gaussians().entropy
     2.83188041
     """
-    _check_law(law, "ffjord", "tutorial")
+    checks.one_of("law", law, ("ffjord", "tutorial"))
     radius, deviation, entropy = (4 / 1.414, 0.5 / 1.414, 2.83188041)
     if law == "tutorial":
         radius, deviation, entropy = (5.0, 0.1**0.25, 3.76409031)
@@ -138,13 +129,10 @@ def moons(law: str = "sklearn") -> GaussianMixture | Toy:
         for "tutorial" a Toy; for the others a mixture along the curves, see `_blur`: the first half of its components
         is the upper moon.
 
-    Raises:
-        ValueError: an unknown law.
-
     >>> moons().entropy
     1.00758476
     """
-    _check_law(law, "sklearn", "ffjord", "tutorial")
+    checks.one_of("law", law, ("sklearn", "ffjord", "tutorial"))
     if law == "tutorial":
         return Toy("moons, tutorial", _draw_tutorial_moons, 2)
     scale, shift = (1.0, (0.0, 0.0)) if law == "sklearn" else (2.0, (-1.0, -0.2))
@@ -160,7 +148,7 @@ def _half_circles(angles: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw_tutorial_moons(moon: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
-    angle, shift = torch.rand(2, len(moon), generator=generator, device=device)
+    angle, shift = _uniform(len(moon), generator, device)
     upper, lower = _half_circles(math.pi * angle)
     return 3 * (torch.where(moon[:, None] == 0, upper, lower) + 0.2 * shift[:, None]) - 1
 
@@ -209,14 +197,22 @@ def checkerboard() -> Toy:
 
 
 def _draw_checkerboard(square: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
-    x_1, x_2 = torch.rand(2, len(square), generator=generator, device=device)
+    x_1, x_2 = _uniform(len(square), generator, device)
     column, lower = square // 2 - 2, square % 2
     return 2 * torch.stack([x_1 + column, x_2 + column % 2 - 2 * lower], dim=1)
 
 
 def _checkerboard_density(x: Tensor) -> Tensor:
-    filled = ((x / 2).floor().sum(1) % 2 == 0) & (x.abs() <= 4).all(1)
-    return torch.where(filled, x.new_tensor(-math.log(32)), x.new_tensor(-math.inf))
+    square = (x / 2).floor()
+    filled = (square.sum(1) % 2 == 0) & (square.abs() <= 2).all(1) & (square < 2).all(1)
+    log_density = torch.where(filled, -math.log(32), -math.inf).to(x.dtype)
+    return log_density.where(~x.isnan().any(1), math.nan)
+
+
+def _uniform(n: int, generator: Generator | None, device: torch.device) -> Tensor:
+    """Two coordinates (2, n) in [0, 1), so far below 1 that no sum with a whole number up to 2 rounds up to the next."""
+    u = torch.rand(2, n, generator=generator, device=device)
+    return u.clamp(max=1 - 2 * torch.finfo(u.dtype).eps)
 
 
 def pinwheel() -> Toy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -183,11 +184,16 @@ class GaussianMixture:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) in nats (B,), at points x (B, d)."""
-        return self._now[1].log_prob(x, *_ends(x))
+        return self._at_the_end(_Pairs.log_prob, x)
 
     def score(self, x: Tensor) -> Tensor:
         """The score grad log p(x) (B, d), at points x (B, d)."""
-        return self._now[1].score(x, *_ends(x))
+        return self._at_the_end(_Pairs.score, x)
+
+    def _at_the_end(self, method: Callable[..., Tensor], x: Tensor) -> Tensor:
+        pairs = self._now[1]
+        points = pairs.checked(x)
+        return method(pairs, points, points.new_ones(()), points.new_zeros(())).to(x.dtype)
 
     def marginal(self, path: AffinePath, t: float, source: GaussianMixture | None = None) -> GaussianMixture:
         """The law p_t of x_t = alpha x_1 + sigma x_0, with x_1 from this mixture and x_0 independent of it.
@@ -272,28 +278,20 @@ class MarginalVelocity:
 
     def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor:
         """v(x, t), like x (B, d), at times t, a scalar or (B,)."""
-        pairs, coefficients = self._at(x, t)
-        return pairs.velocity(x, *coefficients)
+        return self._at(_Pairs.velocity, x, t)
 
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """log p_t(x) in nats, (B,), of the density that this field generates."""
-        pairs, coefficients = self._at(x, t)
-        return pairs.log_prob(x, *coefficients[:2])
+        return self._at(_Pairs.log_prob, x, t)
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The score grad log p_t(x), (B, d), of the density that this field generates."""
-        pairs, coefficients = self._at(x, t)
-        return pairs.score(x, *coefficients[:2])
+        return self._at(_Pairs.score, x, t)
 
-    def _at(self, x: Tensor, t: Tensor | float) -> tuple[_Pairs, tuple[Tensor, ...]]:
-        """The pairs, and the path's coefficients in float64."""
+    def _at(self, method: Callable[..., Tensor], x: Tensor, t: Tensor | float) -> Tensor:
         pairs = self._kept or self.mixture._pairs(self.source)
-        return pairs, self.path.coefficients(t, pairs.checked(x)[:, 0].double())
-
-
-def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma of a law that stands at t = 1."""
-    return x.new_ones((), dtype=torch.float64), x.new_zeros((), dtype=torch.float64)
+        points = pairs.checked(x)
+        return method(pairs, points, *self.path.coefficients(t, points[:, 0])).to(x.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,6 +308,7 @@ class _Pairs:
     source_means: Tensor  # m (K or 1, d, 1)
     target_variances: Tensor  # of S in the basis (K, d or 1, 1)
     source_variances: Tensor  # of C in the basis (K or 1, d or 1, 1)
+    fine: bool  # whether float32 would round means by more than 1e-4 deviations: then all is computed in float64
     basis: Tensor | None = None  # A (K, d, d); None is the identity
     inverse: Tensor | None = None  # A^-1 (K, d, d)
 
@@ -328,8 +327,8 @@ class _Pairs:
             mu, S, w_1, m, C, w_0 = mu[i], S[i], w_1[i], m[j], C[j], w_0[j]
         log_weights = (w_1 * w_0).log() - mu.shape[1] / 2 * math.log(2 * math.pi)
         if S.ndim < 3 and C.ndim < 3:
-            variances = (c.reshape(len(c), -1, 1) for c in (S, C))
-            return cls(log_weights[:, None], mu[..., None], m[..., None], *variances)
+            S, C, mu, m = S.reshape(len(S), -1, 1), C.reshape(len(C), -1, 1), mu[..., None], m[..., None]
+            return cls(log_weights[:, None], mu, m, S, C, _fine(mu, S) or _fine(m, C))
         checks.require(  # the derivative of an eigenvector is infinite where two eigenvalues meet
             not (S.requires_grad or C.requires_grad),
             "covariances (K, d, d) cannot require grad: learn variances (K,) or (K, d) between mixtures of these",
@@ -342,39 +341,47 @@ class _Pairs:
         L_inverse = torch.linalg.inv(L)
         variances, U = torch.linalg.eigh(L_inverse @ S @ L_inverse.mT)
         log_weights = (log_weights - L.diagonal(dim1=1, dim2=2).log().sum(1))[:, None]
-        variances = variances[..., None]
-        unit = torch.ones_like(variances)
-        return cls(log_weights, mu[..., None], m[..., None], variances, unit, L @ U, U.mT @ L_inverse)
+        A, inverse, variances = L @ U, U.mT @ L_inverse, variances[..., None]
+        mu, m, unit = mu[..., None], m[..., None], torch.ones_like(variances)
+        sizes = (
+            inverse.abs() @ (p.abs() + c.diagonal(dim1=1, dim2=2).sqrt()[..., None])
+            for p, c in ((mu, S), (m, C))
+        )
+        fine = any(_fine(size, c) for size, c in zip(sizes, (variances, unit), strict=True))
+        return cls(log_weights, mu, m, variances, unit, fine, A, inverse)
 
     def checked(self, x: Tensor) -> Tensor:
-        """x itself, if it holds points that these laws can take."""
+        """The points x (B, d), in the dtype to compute in."""
         checks.shaped("points", x, "B", self.target_means.shape[1])
         checks.precise("points", x)
-        return x
+        return x.double() if self.fine else x
+
+    def like(self, x: Tensor) -> _Pairs:
+        """These pairs in the dtype and on the device of x."""
+        if x.dtype == torch.float64 and x.device == self.target_means.device:
+            return self
+        return _Pairs(**{n: p.to(x) if isinstance(p, Tensor) else p for n, p in vars(self).items()})
 
     def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[_Pairs, Tensor, Tensor]:
-        """What x_t = x (B, d), with coefficients () or (B,) in float64, says of each pair.
+        """What x_t = x (B, d), with coefficients () or (B,), says of each pair.
 
         Returns:
             these pairs like x; A^T (alpha^2 S + sigma^2 C)^-1 z (K, d, B); and the posterior's logarithm up to the
             normalization log p_t(x), (K, B). The batch stands last because sums over the short axes K and d are then
             sums of long rows, which is several times faster.
         """
-        p = _Pairs(**{name: part.to(x) for name, part in vars(self).items() if part is not None})
-        m, mu = self.source_means.to(x.device), self.target_means.to(x.device)
-        # z in float64: the rounding of a mean to float32 may exceed a small deviation
-        z = (self.checked(x).T.contiguous().double() - sigma * m - alpha * mu).to(x.dtype)
+        p = self.like(x)
+        z = x.T.contiguous() - sigma * p.source_means - alpha * p.target_means
         if p.inverse is not None:
             z = p.inverse @ z
-        alpha, sigma = alpha.to(x.dtype), sigma.to(x.dtype)
         variances = alpha**2 * p.target_variances + sigma**2 * p.source_variances
         pull = z / variances
         return p, pull, p.log_weights - (z * pull + variances.log()).sum(1) / 2
 
-    def log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor, *_: Tensor) -> Tensor:
         return self.posterior(x, alpha, sigma)[2].logsumexp(0)
 
-    def score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def score(self, x: Tensor, alpha: Tensor, sigma: Tensor, *_: Tensor) -> Tensor:
         p, pull, log_posterior = self.posterior(x, alpha, sigma)
         if p.inverse is not None:
             pull = p.inverse.mT @ pull
@@ -384,9 +391,15 @@ class _Pairs:
         self, x: Tensor, alpha: Tensor, sigma: Tensor, alpha_dot: Tensor, sigma_dot: Tensor
     ) -> Tensor:
         p, pull, log_posterior = self.posterior(x, alpha, sigma)
-        gain = (alpha * alpha_dot).to(x.dtype), (sigma * sigma_dot).to(x.dtype)
-        drift = (gain[0] * p.target_variances + gain[1] * p.source_variances) * pull
+        drift = (alpha * alpha_dot * p.target_variances + sigma * sigma_dot * p.source_variances) * pull
         if p.basis is not None:
             drift = p.basis @ drift
-        drift = drift + alpha_dot.to(x.dtype) * p.target_means + sigma_dot.to(x.dtype) * p.source_means
+        drift = drift + alpha_dot * p.target_means + sigma_dot * p.source_means
         return (log_posterior.softmax(0)[:, None] * drift).sum(0).T.contiguous()
+
+
+def _fine(means: Tensor, variances: Tensor) -> bool:
+    """Whether means are so large beside deviations that float32 would not do; what is learned is not asked."""
+    if means.requires_grad or variances.requires_grad:
+        return True
+    return not bool((means.abs() <= 1e3 * variances.sqrt()).all())
