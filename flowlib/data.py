@@ -1,6 +1,6 @@
 """Data of the course: toys of the plane, each with its law written out, mixtures, finite data (all chapters).
 
-Every law has `sample(n, *, generator=None, device=None)` -> (n, 2) in torch's default dtype, a `name`, `log_prob(x)` ->
+Every law has `sample(n, *, generator=None, device=None)` -> (n, 2) in torch's default dtype, never half precision, a `name`, `log_prob(x)` ->
 (B,) in nats and its `entropy` in nats; where these two are unknown, the one raises and the other is None.
 """
 
@@ -205,14 +205,19 @@ def _draw_checkerboard(square: Tensor, generator: Generator | None, device: torc
 def _checkerboard_density(x: Tensor) -> Tensor:
     square = (x / 2).floor()
     filled = (square.sum(1) % 2 == 0) & (square.abs() <= 2).all(1) & (square < 2).all(1)
-    log_density = torch.where(filled, -math.log(32), -math.inf).to(x.dtype)
-    return log_density.where(~x.isnan().any(1), math.nan)
+    log_density = torch.where(filled, x.new_full((), -math.log(32)), -math.inf)
+    return torch.where(x.isnan().any(1), math.nan, log_density)
 
 
 def _uniform(n: int, generator: Generator | None, device: torch.device) -> Tensor:
-    """Two coordinates (2, n) in [0, 1), so far below 1 that no sum with a whole number up to 2 rounds up to the next."""
-    u = torch.rand(2, n, generator=generator, device=device)
+    """Two coordinates (2, n) in [0, 1), so far below 1 that adding up to 2 never rounds to the next whole number."""
+    u = torch.rand(2, n, generator=generator, device=device, dtype=_sample_dtype())
     return u.clamp(max=1 - 2 * torch.finfo(u.dtype).eps)
+
+
+def _sample_dtype() -> torch.dtype:
+    """torch's default dtype, but never half precision."""
+    return torch.promote_types(torch.float32, torch.get_default_dtype())
 
 
 def pinwheel() -> Toy:
@@ -226,9 +231,7 @@ def pinwheel() -> Toy:
 
 
 def _draw_pinwheel(arm: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
-    r, s = torch.randn(2, len(arm), generator=generator, device=device) * torch.tensor(
-        [[0.3], [0.1]], device=device
-    )
-    r = 1 + r
+    r, s = torch.randn(2, len(arm), generator=generator, device=device, dtype=_sample_dtype())
+    r, s = 1 + 0.3 * r, 0.1 * s
     angle = 2 * math.pi / 5 * arm + 0.25 * r.exp()
     return 2 * torch.stack([angle.cos() * r + angle.sin() * s, angle.cos() * s - angle.sin() * r], dim=1)

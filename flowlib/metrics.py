@@ -27,7 +27,7 @@ def wasserstein2(x: Tensor, y: Tensor, *, iterations: int = 100_000_000) -> floa
     package POT is needed, whose network simplex may take so many `iterations` (RuntimeError: it took them all). Like
     every distance between finite samples it is not zero for samples of one law: see `noise_floor`.
 
-    Source: Peyre & Cuturi (2019), equation 2.11 and section 3.5; Crouse (2016) and Bonneel et al. (2011) for the solvers.
+    Source: Peyre & Cuturi (2019), equation 2.11 and section 3.5; solvers of Crouse (2016) and Bonneel et al. (2011).
 
     >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     >>> wasserstein2(x, x.flip(0) + torch.tensor([3.0, 4.0]))

@@ -360,7 +360,8 @@ class _Pairs:
         """These pairs in the dtype and on the device of x."""
         if x.dtype == torch.float64 and x.device == self.target_means.device:
             return self
-        return _Pairs(**{n: p.to(x) if isinstance(p, Tensor) else p for n, p in vars(self).items()})
+        parts: dict[str, Any] = {n: p.to(x) if isinstance(p, Tensor) else p for n, p in vars(self).items()}
+        return _Pairs(**parts)
 
     def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[_Pairs, Tensor, Tensor]:
         """What x_t = x (B, d), with coefficients () or (B,), says of each pair.
