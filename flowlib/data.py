@@ -1,6 +1,6 @@
 """Data of the course: toys of the plane, each with its law written out, mixtures, finite data (all chapters).
 
-Every law has `sample(n, *, generator=None, device=None)` -> (n, 2) in torch's default dtype (a toy: in float32 at least),
+Every law has `sample(n, *, generator=None, device=None)` -> (n, 2) in torch's default dtype (toys: at least float32),
 a `name`, `log_prob(x)` -> (B,) in nats and its `entropy` in nats; where these two are unknown, the one raises and the
 other is None.
 """

@@ -32,6 +32,10 @@ class Empirical:
         )
         checks.finite("points", points)
         self._points, self.name = held(points), name
+        rows = points.detach().flatten(1).double()
+        self._center = rows.mean(0)
+        learned = points.requires_grad  # its points may go anywhere
+        self._radius = math.inf if learned else float((rows - self._center).norm(dim=1).max())
 
     def __repr__(self) -> str:
         return f"Empirical({self.name!r}, n={len(self._points)}, D={tuple(self._points.shape[1:])})"
@@ -79,9 +83,7 @@ class EmpiricalVelocity:
     law: Empirical
     path: AffinePath
     source: GaussianMixture | None = None
-    _kept: tuple[Tensor, Tensor, float] | None = field(
-        init=False, repr=False
-    )  # None if the points are learned
+    _kept: Tensor | None = field(init=False, repr=False)  # None if the points are learned
 
     def __post_init__(self) -> None:
         shape = tuple(self.law._points.shape[1:])
@@ -124,13 +126,11 @@ class EmpiricalVelocity:
         scores = self.source.score(noise.flatten(0, 1)).reshape(noise.shape)
         return at.like_x((at.log_weights().softmax(1)[:, :, None] * scores).sum(1) / at.sigma)
 
-    def _make(self) -> tuple[Tensor, Tensor, float]:
-        """The middle c of the data (d,), the rows [y - c, |y - c|^2, 1] (n, d + 2), and the largest |y - c|."""
-        rows = self.law._points.flatten(1).double()
-        center = rows.mean(0)
-        rows = rows - center
+    def _make(self) -> Tensor:
+        """The rows [y - c, |y - c|^2, 1] (n, d + 2), c the middle of the data."""
+        rows = self.law._points.flatten(1).double() - self.law._center
         square = rows.square().sum(1, keepdim=True)
-        return center, torch.cat([rows, square, torch.ones_like(square)], 1), math.sqrt(float(square.max()))
+        return torch.cat([rows, square, torch.ones_like(square)], 1)
 
 
 class _Place:
@@ -141,8 +141,8 @@ class _Place:
         checks.precise("points", x)
         self.v, self.x, flat = v, x, x.flatten(1).double()
         self.alpha, self.sigma, self.alpha_dot, self.sigma_dot = v.path.coefficients(t, flat)
-        center, table, self.radius = v._kept or v._make()
-        self.center, self.table = center.to(x.device), table.to(x.device)
+        self.center = v.law._center.to(x.device)
+        self.table = (v._make() if v._kept is None else v._kept).to(x.device)
         self.rows = self.table[:, :-2]  # y - c (n, d)
         self.z = flat - self.center + (1 - self.alpha) * self.center  # keeps its digits far from the origin
         self.least = 0.0  # the smallest sigma; 0 where it is not known
@@ -160,7 +160,7 @@ class _Place:
             noise = self.noise()
             return self.v.source.log_prob(noise.flatten(0, 1)).reshape(noise.shape[:2])
         d = self.rows.shape[1]
-        if self.least > 1e-3 * self.radius:  # |z - alpha (y - c)|^2 by one matrix product
+        if self.least > 1e-3 * self.v.law._radius:  # |z - alpha (y - c)|^2 by one matrix product
             precision = (1 / self.sigma**2).expand(len(self.z), 1)
             alone = -precision / 2 * self.z.square().sum(1, keepdim=True) - d / 2 * math.log(2 * math.pi)
             shared = -(self.alpha**2) * precision / 2
