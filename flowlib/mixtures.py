@@ -174,13 +174,7 @@ class GaussianMixture:
         noise = torch.randn(n, means.shape[1], generator=generator, device=device, dtype=self._dtype)
         if root.ndim < 3:
             return means[labels] + root[labels] * noise, labels
-        for k, matrix in enumerate(root):
-            mine = labels == k
-            if device.type == "cpu":
-                noise[mine] = noise[mine] @ matrix.T
-            else:  # where to ask for the number of rows would be to wait
-                noise = torch.where(mine[:, None], noise @ matrix.T, noise)
-        return means[labels] + noise, labels
+        return means[labels] + _each_by_its_own(root, labels, noise, wait=device.type == "cpu"), labels
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) in nats (B,), at points x (B, d)."""
@@ -397,6 +391,17 @@ class _Pairs:
             drift = p.basis @ drift
         drift = drift + alpha_dot * p.target_means + sigma_dot * p.source_means
         return (log_posterior.softmax(0)[:, None] * drift).sum(0).T.contiguous()
+
+
+def _each_by_its_own(matrices: Tensor, labels: Tensor, x: Tensor, *, wait: bool) -> Tensor:
+    """matrices[labels] x, row by row; without waiting to hear how many rows have a label, a matrix meets them all."""
+    for k, matrix in enumerate(matrices):
+        mine = labels == k
+        if wait:
+            x[mine] = x[mine] @ matrix.T
+        else:
+            x = torch.where(mine[:, None], x @ matrix.T, x)
+    return x
 
 
 def _fine(means: Tensor, variances: Tensor) -> bool:
