@@ -234,5 +234,5 @@ def pinwheel() -> Toy:
 def _draw_pinwheel(arm: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
     r, s = torch.randn(2, len(arm), generator=generator, device=device, dtype=_sample_dtype())
     r, s = 1 + 0.3 * r, 0.1 * s
-    angle = 2 * math.pi / 5 * arm + 0.25 * r.exp()
+    angle = 2 * math.pi / 5 * arm.to(r) + 0.25 * r.exp()
     return 2 * torch.stack([angle.cos() * r + angle.sin() * s, angle.cos() * s - angle.sin() * r], dim=1)
