@@ -50,20 +50,21 @@ def _transport(cost: np.ndarray, iterations: int) -> float:
             "optimal transport between samples of different sizes needs the package POT: pip install pot"
         ) from error
     n, m = cost.shape
+    shares = math.lcm(n, m)  # in whole numbers of these the simplex moves mass without rounding
+    masses = np.full(n, shares / n), np.full(m, shares / m)
     bound = cost.max()
     while bound > 0:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the log says the same
-            shares = np.full(n, 1 / n), np.full(m, 1 / m)
-            plan, log = ot.emd(*shares, np.minimum(cost / bound, 1), numItermax=iterations, log=True)
+            plan, log = ot.emd(*masses, np.minimum(cost / bound, 1), numItermax=iterations, log=True)
         if log["warning"] is not None:
             raise RuntimeError(f"optimal transport of {n} to {m} points: {log['warning']}")
         total = float((plan * cost).sum())
-        # The simplex is blind below some 1e-16 of the largest cost. Masses are multiples of 1 / lcm(n, m), so that the
-        # best plan pays no cost above lcm(n, m) times the total: those may be cut, and it sees the others better.
-        if math.lcm(n, m) * total > bound / 10:
-            return total
-        bound = math.lcm(n, m) * total
+        # The simplex is blind below some 1e-16 of the largest cost. No share of the best plan pays more than the total:
+        # what costs more may be cut, and it sees the others better.
+        if total > bound / 10:
+            return total / shares
+        bound = total
     return 0.0
 
 
