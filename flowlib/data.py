@@ -85,9 +85,8 @@ class Toy:
 def eight_gaussians(law: str = "ffjord") -> GaussianMixture:
     """Eight equal round Gaussians with centers on a circle, at the angles 0, pi/4, ..., 7 pi/4.
 
-    Args:
-        law: "ffjord" has radius 4 / 1.414 = 2.829 and standard deviation 0.5 / 1.414 = 0.354 (Grathwohl et al. 2019).
-            "tutorial" has radius 5 and standard deviation 0.1^(1/4) = 0.562 (torchcfm; Tong et al. 2024).
+    "ffjord" has radius 4 / 1.414 = 2.829 and standard deviation 0.5 / 1.414 = 0.354 (Grathwohl et al. 2019),
+    "tutorial" has radius 5 and standard deviation 0.1^(1/4) = 0.562 (torchcfm; Tong et al. 2024).
 
     >>> eight_gaussians().entropy
     2.83188041
@@ -104,11 +103,8 @@ def eight_gaussians(law: str = "ffjord") -> GaussianMixture:
 def three_arms() -> GaussianMixture:
     """Three Gaussians centered at distance 2 from the origin, at 90, 210 and 330 degrees, weighing 0.5, 0.3, 0.2.
 
-    Each has standard deviation 0.5 along the circle and 0.2 across it: a small target that is neither round nor
-    symmetric, so that swapped axes, wrong weights and plain rotations all show.
-
-    >>> three_arms().weights
-    tensor([0.5000, 0.3000, 0.2000])
+    Each has standard deviation 0.5 along the circle and 0.2 across it: neither round nor symmetric, so that swapped
+    axes, wrong weights and plain rotations all show.
     """
     angles = torch.tensor([90.0, 210.0, 330.0]).deg2rad()
     across = torch.stack([angles.cos(), angles.sin()], dim=1)  # (3, 2)
@@ -118,17 +114,11 @@ def three_arms() -> GaussianMixture:
 
 
 def moons(law: str = "sklearn") -> GaussianMixture | Toy:
-    """Two interlocking half circles: for an angle a uniform on [0, pi], half of the points lie about
-    (cos a, sin a), the other half about (1 - cos a, 1/2 - sin a).
+    """Half circles: for a uniform on [0, pi], points about (cos a, sin a) and (1 - cos a, 1/2 - sin a), half and half.
 
-    Args:
-        law: "sklearn" adds noise from N(0, 0.1^2 I), as scikit-learn's make_moons(noise=0.1) does; "ffjord" is
-            2 x + (-1, -0.2) of that (Grathwohl et al. 2019). "tutorial" adds u (1, 1), with one u uniform on [0, 0.2]
-            for both axes, and maps the sum to 3 x - 1 (torchcfm; Tong et al. 2024).
-
-    Returns:
-        for "tutorial" a Toy; for the others a mixture along the curves, see `_blur`: the first half of its components
-        is the upper moon.
+    "sklearn" adds noise from N(0, 0.1^2 I), as scikit-learn's make_moons(noise=0.1) does; "ffjord" is 2 x + (-1, -0.2)
+    of that (Grathwohl et al. 2019). Both are mixtures along the curves, see `_blur`, the upper moon first. "tutorial"
+    adds u (1, 1), u uniform on [0, 0.2], and maps the sum to 3 x - 1 (torchcfm; Tong et al. 2024).
 
     >>> moons().entropy
     1.00758476
@@ -178,11 +168,7 @@ def _nodes(*ends: float) -> tuple[Tensor, Tensor]:
 
 
 def _blur(points: Tensor, weights: Tensor, deviation: float, name: str, entropy: float) -> GaussianMixture:
-    """A curve blurred by Gaussian noise: p(x) = int N(x; c(a), deviation^2 I) da, the integral taken over nodes c(a_k).
-
-    With three nodes to a standard deviation of noise the sum equals the integral to 10 digits, and so do the score and
-    the velocity of every path: a curve is a Gaussian mixture as good as any.
-    """
+    """int N(x; c(a), deviation^2 I) da, summed over nodes c(a_k): with three to a deviation, exact to 10 digits."""
     points = points.to(torch.get_default_dtype())
     return GaussianMixture(points, [deviation**2] * len(points), weights, name=name, entropy=entropy)
 
