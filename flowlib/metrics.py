@@ -24,8 +24,8 @@ def wasserstein2(x: Tensor, y: Tensor, *, iterations: int = 100_000_000) -> floa
         W2 = sqrt(min_P sum_ij P_ij |x_i - y_j|^2),   P with row sums 1 / n and column sums 1 / m.
 
     On the CPU: a second for 2000 points. If n = m the best plan is a permutation (Crouse 2016); else the package POT is
-    needed, whose network simplex (Bonneel et al. 2011) may take so many `iterations`, or raises RuntimeError. Like every
-    distance between finite samples it is not zero for samples of one law: see `noise_floor`.
+    needed, whose network simplex (Bonneel et al. 2011) may take so many `iterations`, or raises RuntimeError. Like all
+    distances between finite samples it is not zero for samples of one law: see `noise_floor`.
 
     >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     >>> wasserstein2(x, x.flip(0) + torch.tensor([3.0, 4.0]))
