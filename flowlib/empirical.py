@@ -124,7 +124,7 @@ class EmpiricalVelocity:
             return at.like_x(-at.means()[1] / at.sigma)
         noise = at.noise()  # (B, n, d)
         scores = self.source.score(noise.flatten(0, 1)).reshape(noise.shape)
-        return at.like_x((at.log_weights().softmax(1)[:, :, None] * scores).sum(1) / at.sigma)
+        return at.like_x((at.log_weights().softmax(1).unsqueeze(2) * scores).sum(1) / at.sigma)
 
     def _make(self) -> Tensor:
         """The rows [y - c, |y - c|^2, 1] (n, d + 2), c the middle of the data."""
@@ -143,7 +143,7 @@ class _Place:
         self.alpha, self.sigma, self.alpha_dot, self.sigma_dot = v.path.coefficients(t, flat)
         self.center = v.law._center.to(x.device)
         self.table = (v._make() if v._kept is None else v._kept).to(x.device)
-        self.rows = self.table[:, :-2]  # y - c (n, d)
+        self.rows = self.table.narrow(1, 0, flat.shape[1])  # y - c (n, d)
         self.z = flat - self.center + (1 - self.alpha) * self.center  # keeps its digits far from the origin
         self.least = 0.0  # the smallest sigma; 0 where it is not known
         if not isinstance(t, Tensor) or t.device.type == "cpu":
@@ -167,7 +167,7 @@ class _Place:
             return torch.cat([self.alpha * precision * self.z, shared, alone], 1) @ self.table.T
         # near the data its rounding, (radius / sigma)^2 epsilon, would show: differences, a few axes at a time
         square = sum(
-            (z[:, None] - self.alpha.reshape(-1, 1, 1) * y).square().sum(-1)
+            (z.unsqueeze(1) - self.alpha.reshape(-1, 1, 1) * y).square().sum(-1)
             for z, y in zip(self.z.split(16, 1), self.rows.split(16, 1), strict=True)
         )
         return -square / (2 * self.sigma**2) - d / 2 * math.log(2 * math.pi)
@@ -175,7 +175,7 @@ class _Place:
     def noise(self) -> Tensor:
         """The x_0 = (x - alpha y_i) / sigma from which each point would have led to x, (B, n, d)."""
         alpha, sigma = self.alpha.reshape(-1, 1, 1), self.sigma.reshape(-1, 1, 1)
-        return (self.z[:, None] - alpha * self.rows) / sigma
+        return (self.z.unsqueeze(1) - alpha * self.rows) / sigma
 
     def means(self) -> tuple[Tensor, Tensor]:
         """E[x_1|x_t = x] - c and E[x_0|x_t = x], (B, d)."""

@@ -285,7 +285,7 @@ class MarginalVelocity:
     def _at(self, method: Callable[..., Tensor], x: Tensor, t: Tensor | float) -> Tensor:
         pairs = self._kept or self.mixture._pairs(self.source)
         points = pairs.checked(x)
-        return method(pairs, points, *self.path.coefficients(t, points[:, 0])).to(x.dtype)
+        return method(pairs, points, *self.path.coefficients(t, points.select(1, 0))).to(x.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,7 +366,7 @@ class _Pairs:
             sums of long rows, which is several times faster.
         """
         p = self.like(x)
-        z = x.T.contiguous() - sigma * p.source_means - alpha * p.target_means
+        z = x.t().contiguous() - sigma * p.source_means - alpha * p.target_means
         if p.inverse is not None:
             z = p.inverse @ z
         variances = alpha**2 * p.target_variances + sigma**2 * p.source_variances
@@ -379,8 +379,8 @@ class _Pairs:
     def score(self, x: Tensor, alpha: Tensor, sigma: Tensor, *_: Tensor) -> Tensor:
         p, pull, log_posterior = self.posterior(x, alpha, sigma)
         if p.inverse is not None:
-            pull = p.inverse.mT @ pull
-        return -(log_posterior.softmax(0)[:, None] * pull).sum(0).T.contiguous()
+            pull = p.inverse.transpose(1, 2) @ pull
+        return -(log_posterior.softmax(0).unsqueeze(1) * pull).sum(0).t().contiguous()
 
     def velocity(
         self, x: Tensor, alpha: Tensor, sigma: Tensor, alpha_dot: Tensor, sigma_dot: Tensor
@@ -390,7 +390,7 @@ class _Pairs:
         if p.basis is not None:
             drift = p.basis @ drift
         drift = drift + alpha_dot * p.target_means + sigma_dot * p.source_means
-        return (log_posterior.softmax(0)[:, None] * drift).sum(0).T.contiguous()
+        return (log_posterior.softmax(0).unsqueeze(1) * drift).sum(0).t().contiguous()
 
 
 def _each_by_its_own(matrices: Tensor, labels: Tensor, x: Tensor, *, wait: bool) -> Tensor:
