@@ -1,7 +1,8 @@
 """Data of the course: toys of the plane, each with its law written out, mixtures, finite data (all chapters).
 
-Every law has `sample(n, *, generator=None, device=None)` -> (n, 2) in torch's default dtype, a `name`, `log_prob(x)` ->
-(B,) in nats and its `entropy` in nats; where these two are unknown, the one raises and the other is None.
+Every law has `sample(n, *, generator=None, device=None)` -> (n, 2) in torch's default dtype (toys: at least float32),
+a `name`, `log_prob(x)` -> (B,) in nats and its `entropy` in nats; where these two are unknown, the one raises and the
+other is None.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from flowlib import checks
 from flowlib.empirical import Empirical, EmpiricalVelocity
 from flowlib.mixtures import GaussianMixture, MarginalVelocity, sampling_device
 
@@ -62,45 +64,34 @@ class Toy:
         """n points (n, 2), made on `device`, or else where the generator lives.
 
         They are independent, or, if `balanced`, as many on each piece, in random order: averages then vary less.
-
-        Raises:
-            ValueError: n is negative, or a balanced n is no multiple of the number of pieces.
         """
         device = sampling_device(n, generator, device, "cpu")
-        if not balanced:
-            labels = torch.randint(self.pieces, (n,), generator=generator, device=device)
-        elif n % self.pieces:
-            raise ValueError(f"balanced needs a multiple of {self.pieces}, got n = {n}")
-        else:
+        if balanced:
+            checks.require(n % self.pieces == 0, f"balanced needs a multiple of {self.pieces}, got n = {n}")
             labels = torch.randperm(n, generator=generator, device=device) % self.pieces
+        else:
+            labels = torch.randint(self.pieces, (n,), generator=generator, device=device)
         return self.draw(labels, generator, device)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) in nats (B,), at points x (B, 2); raises NotImplementedError where no formula is known."""
         if self.log_density is None:
             raise NotImplementedError(f"{self.name} has no density in closed form")
+        checks.shaped("points", x, "B", 2)
+        checks.precise("points", x)
         return self.log_density(x)
-
-
-def _check_law(law: str, *known: str) -> None:
-    if law not in known:
-        raise ValueError(f"law must be one of {', '.join(known)}, got {law!r}")
 
 
 def eight_gaussians(law: str = "ffjord") -> GaussianMixture:
     """Eight equal round Gaussians with centers on a circle, at the angles 0, pi/4, ..., 7 pi/4.
 
-    Args:
-        law: "ffjord" has radius 4 / 1.414 = 2.829 and standard deviation 0.5 / 1.414 = 0.354 (Grathwohl et al. 2019).
-            "tutorial" has radius 5 and standard deviation 0.1^(1/4) = 0.562 (torchcfm; Tong et al. 2024).
-
-    Raises:
-        ValueError: an unknown law.
+    "ffjord" has radius 4 / 1.414 = 2.829 and standard deviation 0.5 / 1.414 = 0.354 (Grathwohl et al. 2019),
+    "tutorial" has radius 5 and standard deviation 0.1^(1/4) = 0.562 (torchcfm; Tong et al. 2024).
 
     >>> eight_gaussians().entropy
     2.83188041
     """
-    _check_law(law, "ffjord", "tutorial")
+    checks.one_of("law", law, ("ffjord", "tutorial"))
     radius, deviation, entropy = (4 / 1.414, 0.5 / 1.414, 2.83188041)
     if law == "tutorial":
         radius, deviation, entropy = (5.0, 0.1**0.25, 3.76409031)
@@ -112,11 +103,8 @@ def eight_gaussians(law: str = "ffjord") -> GaussianMixture:
 def three_arms() -> GaussianMixture:
     """Three Gaussians centered at distance 2 from the origin, at 90, 210 and 330 degrees, weighing 0.5, 0.3, 0.2.
 
-    Each has standard deviation 0.5 along the circle and 0.2 across it: a small target that is neither round nor
-    symmetric, so that swapped axes, wrong weights and plain rotations all show.
-
-    >>> three_arms().weights
-    tensor([0.5000, 0.3000, 0.2000])
+    Each has standard deviation 0.5 along the circle and 0.2 across it: neither round nor symmetric, so that swapped
+    axes, wrong weights and plain rotations all show.
     """
     angles = torch.tensor([90.0, 210.0, 330.0]).deg2rad()
     across = torch.stack([angles.cos(), angles.sin()], dim=1)  # (3, 2)
@@ -126,25 +114,16 @@ def three_arms() -> GaussianMixture:
 
 
 def moons(law: str = "sklearn") -> GaussianMixture | Toy:
-    """Two interlocking half circles: for an angle a uniform on [0, pi], half of the points lie about
-    (cos a, sin a), the other half about (1 - cos a, 1/2 - sin a).
+    """Half circles: for a uniform on [0, pi], points about (cos a, sin a) and (1 - cos a, 1/2 - sin a), half and half.
 
-    Args:
-        law: "sklearn" adds noise from N(0, 0.1^2 I), as scikit-learn's make_moons(noise=0.1) does; "ffjord" is
-            2 x + (-1, -0.2) of that (Grathwohl et al. 2019). "tutorial" adds u (1, 1), with one u uniform on [0, 0.2]
-            for both axes, and maps the sum to 3 x - 1 (torchcfm; Tong et al. 2024).
-
-    Returns:
-        for "tutorial" a Toy; for the others a mixture along the curves, see `_blur`: the first half of its components
-        is the upper moon.
-
-    Raises:
-        ValueError: an unknown law.
+    "sklearn" adds noise from N(0, 0.1^2 I), as scikit-learn's make_moons(noise=0.1) does; "ffjord" is 2 x + (-1, -0.2)
+    of that (Grathwohl et al. 2019). Both are mixtures along the curves, see `_blur`, the upper moon first. "tutorial"
+    adds u (1, 1), u uniform on [0, 0.2], and maps the sum to 3 x - 1 (torchcfm; Tong et al. 2024).
 
     >>> moons().entropy
     1.00758476
     """
-    _check_law(law, "sklearn", "ffjord", "tutorial")
+    checks.one_of("law", law, ("sklearn", "ffjord", "tutorial"))
     if law == "tutorial":
         return Toy("moons, tutorial", _draw_tutorial_moons, 2)
     scale, shift = (1.0, (0.0, 0.0)) if law == "sklearn" else (2.0, (-1.0, -0.2))
@@ -160,7 +139,7 @@ def _half_circles(angles: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw_tutorial_moons(moon: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
-    angle, shift = torch.rand(2, len(moon), generator=generator, device=device)
+    angle, shift = _uniform(len(moon), generator, device)
     upper, lower = _half_circles(math.pi * angle)
     return 3 * (torch.where(moon[:, None] == 0, upper, lower) + 0.2 * shift[:, None]) - 1
 
@@ -189,11 +168,7 @@ def _nodes(*ends: float) -> tuple[Tensor, Tensor]:
 
 
 def _blur(points: Tensor, weights: Tensor, deviation: float, name: str, entropy: float) -> GaussianMixture:
-    """A curve blurred by Gaussian noise: p(x) = int N(x; c(a), deviation^2 I) da, the integral taken over nodes c(a_k).
-
-    With three nodes to a standard deviation of noise the sum equals the integral to 10 digits, and so do the score and
-    the velocity of every path: a curve is a Gaussian mixture as good as any.
-    """
+    """int N(x; c(a), deviation^2 I) da, summed over nodes c(a_k): with three to a deviation, exact to 10 digits."""
     points = points.to(torch.get_default_dtype())
     return GaussianMixture(points, [deviation**2] * len(points), weights, name=name, entropy=entropy)
 
@@ -209,14 +184,27 @@ def checkerboard() -> Toy:
 
 
 def _draw_checkerboard(square: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
-    x_1, x_2 = torch.rand(2, len(square), generator=generator, device=device)
+    x_1, x_2 = _uniform(len(square), generator, device)
     column, lower = square // 2 - 2, square % 2
     return 2 * torch.stack([x_1 + column, x_2 + column % 2 - 2 * lower], dim=1)
 
 
 def _checkerboard_density(x: Tensor) -> Tensor:
-    filled = ((x / 2).floor().sum(1) % 2 == 0) & (x.abs() <= 4).all(1)
-    return torch.where(filled, x.new_tensor(-math.log(32)), x.new_tensor(-math.inf))
+    square = (x / 2).floor()
+    filled = (square.sum(1) % 2 == 0) & (square.abs() <= 2).all(1) & (square < 2).all(1)
+    log_density = torch.where(filled, x.new_full((), -math.log(32)), -math.inf)
+    return torch.where(x.isnan().any(1), math.nan, log_density)
+
+
+def _uniform(n: int, generator: Generator | None, device: torch.device) -> Tensor:
+    """Two coordinates (2, n) in [0, 1), so far below 1 that adding up to 2 never rounds to the next whole number."""
+    u = torch.rand(2, n, generator=generator, device=device, dtype=_sample_dtype())
+    return u.clamp(max=1 - 2 * torch.finfo(u.dtype).eps)
+
+
+def _sample_dtype() -> torch.dtype:
+    """torch's default dtype, but never half precision."""
+    return torch.promote_types(torch.float32, torch.get_default_dtype())
 
 
 def pinwheel() -> Toy:
@@ -230,9 +218,7 @@ def pinwheel() -> Toy:
 
 
 def _draw_pinwheel(arm: Tensor, generator: Generator | None, device: torch.device) -> Tensor:
-    r, s = torch.randn(2, len(arm), generator=generator, device=device) * torch.tensor(
-        [[0.3], [0.1]], device=device
-    )
-    r = 1 + r
-    angle = 2 * math.pi / 5 * arm + 0.25 * r.exp()
+    r, s = torch.randn(2, len(arm), generator=generator, device=device, dtype=_sample_dtype())
+    r, s = 1 + 0.3 * r, 0.1 * s
+    angle = 2 * math.pi / 5 * arm.to(r) + 0.25 * r.exp()
     return 2 * torch.stack([angle.cos() * r + angle.sin() * s, angle.cos() * s - angle.sin() * r], dim=1)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
 
-from flowlib.mixtures import GaussianMixture, sampling_device
+from flowlib import checks
+from flowlib.mixtures import GaussianMixture, held, sampling_device
 from flowlib.paths import AffinePath
 
 
 class Empirical:
     """The law of finite data, 1/n sum_i delta(x - y_i). On its way from noise it has a density at every t < 1.
 
-    Args:
-        points: the data y_i, (n, *D), float32 or float64.
-        name: what tables and legends call the law.
-
-    Raises:
-        ValueError: no points, or points that are not finite.
-        TypeError: points in half precision or not floating-point.
+    Like a `GaussianMixture` it copies its points (n, *D), in float32 or float64, and never changes, unless they require
+    grad: then it follows them.
 
     >>> law = Empirical(torch.tensor([[-1.0], [1.0]]))
     >>> law.sample(4, generator=Generator().manual_seed(0)).T
@@ -30,40 +25,36 @@ class Empirical:
     """
 
     def __init__(self, points: Tensor, *, name: str = "finite data") -> None:
-        if points.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"points must be float32 or float64, got {points.dtype}")
-        if points.ndim < 2 or points.numel() == 0:
-            raise ValueError(f"points must have shape (n, *D), got {tuple(points.shape)}")
-        if not points.isfinite().all():
-            raise ValueError("points must be finite, got infinite or NaN coordinates")
-        self.points, self.name = points, name
+        checks.precise("points", points)
+        checks.require(
+            points.ndim >= 2 and points.numel() > 0,
+            f"points must have shape (n, *D), got {tuple(points.shape)}",
+        )
+        checks.finite("points", points)
+        self._points, self.name = held(points), name
+        rows = points.detach().flatten(1).double()
+        self._center = rows.mean(0)
+        learned = points.requires_grad  # its points may go anywhere
+        self._radius = math.inf if learned else float((rows - self._center).norm(dim=1).max())
 
     def __repr__(self) -> str:
-        return f"Empirical({self.name!r}, n={len(self.points)}, D={tuple(self.points.shape[1:])})"
+        return f"Empirical({self.name!r}, n={len(self._points)}, D={tuple(self._points.shape[1:])})"
+
+    @property
+    def points(self) -> Tensor:
+        """The points y_i, (n, *D)."""
+        return self._points.clone()
 
     def sample(
         self, n: int, *, generator: Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """n of the points (n, *D), drawn with replacement, on `device`, or else where the generator lives."""
-        device = sampling_device(n, generator, device, self.points.device)
-        chosen = torch.randint(len(self.points), (n,), generator=generator, device=device)
-        return self.points.to(device)[chosen]
+        device = sampling_device(n, generator, device, self._points.device)
+        chosen = torch.randint(len(self._points), (n,), generator=generator, device=device)
+        return self._points.to(device)[chosen]
 
     def marginal_velocity(self, path: AffinePath, source: GaussianMixture | None = None) -> EmpiricalVelocity:
-        """The velocity E[u_t | x_t = x] of the path to these points from x_0, independent of them.
-
-        Args:
-            path: gives alpha, sigma and their derivatives.
-            source: the law of x_0; N(0, I) if None. A mixture wants points (n, d).
-
-        Raises:
-            ValueError: the source has another dimension than the points.
-        """
-        shape = tuple(self.points.shape[1:])
-        if source is not None and shape != (source.means.shape[1],):
-            raise ValueError(
-                f"source and points must share their dimension, got {source.means.shape[1]} and {shape}"
-            )
+        """The velocity E[u_t | x_t = x] of the path to these points from x_0, independent of them."""
         return EmpiricalVelocity(self, path, source)
 
 
@@ -77,8 +68,11 @@ class EmpiricalVelocity:
         E_1 = E[x_1|x_t = x] = sum_i w_i y_i,    E_0 = (x - alpha E_1) / sigma,    v = alpha' E_1 + sigma' E_0.
 
     Its flow ends in the data: perfect training on a finite set memorizes it. Where sigma = 0, at t = 1, there is
-    neither a density nor a velocity, and every method raises ValueError: solve to t1 = 0.999 or so. Weights are
-    computed in float64, since rounding errors count as 1 / sigma^2.
+    neither a density nor a velocity, and every method raises ValueError: solve to t1 = 0.999 or so. (Times that are
+    tensors on a GPU are not waited for: there the answer at t = 1 is NaN.) All is computed in float64, and coordinates
+    count from the middle of the data, since rounding errors count as 1 / sigma^2.
+
+    The source p_0 is N(0, I) if None; a mixture wants points (n, d).
 
     >>> from flowlib.paths import linear
     >>> v = Empirical(torch.tensor([[-1.0], [1.0]])).marginal_velocity(linear)
@@ -89,63 +83,104 @@ class EmpiricalVelocity:
     law: Empirical
     path: AffinePath
     source: GaussianMixture | None = None
+    _kept: Tensor | None = field(init=False, repr=False)  # None if the points are learned
 
-    @cached_property
-    def _rows(self) -> Tensor:
-        return self.law.points.flatten(1).double()  # (n, d)
+    def __post_init__(self) -> None:
+        shape = tuple(self.law._points.shape[1:])
+        d = shape[0] if self.source is None else self.source.means.shape[1]
+        checks.require(
+            self.source is None or shape == (d,),
+            f"source and points must share their dimension, got {d} and {shape}",
+        )
+        with torch.inference_mode(False):
+            made = self._make()
+        object.__setattr__(self, "_kept", None if self.law._points.requires_grad else made)
 
     def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor:
         """v(x, t), like x (B, *D), at times t < 1, a scalar or (B,)."""
-        alpha, sigma, alpha_dot, sigma_dot = self.path.coefficients(t, x)
-        E_1 = self.data(x, t)
-        return (alpha_dot * E_1 + sigma_dot * (x - alpha * E_1) / sigma).to(x.dtype)
+        at = _Place(self, x, t)
+        E_1, E_0 = at.means()
+        return at.like_x(at.alpha_dot * (E_1 + at.center) + at.sigma_dot * E_0)
 
     def data(self, x: Tensor, t: Tensor | float) -> Tensor:
         """E[x_1 | x_t = x], like x (B, *D)."""
-        return (self._likelihoods(x, t).softmax(1) @ self._rows.to(x.device)).to(x.dtype).reshape(x.shape)
+        at = _Place(self, x, t)
+        return at.like_x(at.means()[0] + at.center)
 
     def weights(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The posterior weights w_i of all points, (B, n)."""
-        return self._likelihoods(x, t).softmax(1).to(x.dtype)
+        return _Place(self, x, t).log_weights().softmax(1).to(x.dtype)
 
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """log p_t(x) in nats, (B,)."""
-        n, d = self._rows.shape
-        sigma = self.path.coefficients(t, x.flatten(1)[:, 0])[1].double()
-        return (self._likelihoods(x, t).logsumexp(1) - math.log(n) - d * sigma.log()).to(x.dtype)
+        at = _Place(self, x, t)
+        n, d = at.rows.shape
+        return (at.log_weights().logsumexp(1) - math.log(n) - d * at.sigma.log().reshape(-1)).to(x.dtype)
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         """grad log p_t(x), like x (B, *D)."""
-        alpha, sigma, _, _ = self.path.coefficients(t, x)
+        at = _Place(self, x, t)
         if self.source is None:
-            return ((alpha * self.data(x, t) - x) / sigma**2).to(x.dtype)
-        noise = self._noise(x, t)  # (B, n, d)
+            return at.like_x(-at.means()[1] / at.sigma)
+        noise = at.noise()  # (B, n, d)
         scores = self.source.score(noise.flatten(0, 1)).reshape(noise.shape)
-        weights = self._likelihoods(x, t).softmax(1)
-        return ((weights[:, :, None] * scores).sum(1) / sigma).to(x.dtype)
+        return at.like_x((at.log_weights().softmax(1).unsqueeze(2) * scores).sum(1) / at.sigma)
 
-    def _noise(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """The x_0 = (x - alpha y_i) / sigma from which each point would have led to x, (B, n, d) in float64."""
-        rows, x = self._rows.to(x.device), x.flatten(1).double()
-        alpha, sigma, _, _ = self.path.coefficients(t, x)
-        return (x[:, None] - alpha[..., None] * rows) / sigma[..., None]
+    def _make(self) -> Tensor:
+        """The rows [y - c, |y - c|^2, 1] (n, d + 2), c the middle of the data."""
+        rows = self.law._points.flatten(1).double() - self.law._center
+        square = rows.square().sum(1, keepdim=True)
+        return torch.cat([rows, square, torch.ones_like(square)], 1)
 
-    def _likelihoods(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """log p_0((x - alpha y_i) / sigma), (B, n) in float64."""
-        shape = tuple(self.law.points.shape[1:])
-        if tuple(x.shape[1:]) != shape or x.ndim < 2:
-            raise ValueError(
-                f"points must have shape (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
+
+class _Place:
+    """Points x (B, *D) at a time t: the path's coefficients () or (B, 1) and x - alpha c (B, d), in float64."""
+
+    def __init__(self, v: EmpiricalVelocity, x: Tensor, t: Tensor | float) -> None:
+        checks.shaped("points", x, "B", *v.law._points.shape[1:])
+        checks.precise("points", x)
+        self.v, self.x, flat = v, x, x.flatten(1).double()
+        self.alpha, self.sigma, self.alpha_dot, self.sigma_dot = v.path.coefficients(t, flat)
+        self.center = v.law._center.to(x.device)
+        self.table = (v._make() if v._kept is None else v._kept).to(x.device)
+        self.rows = self.table.narrow(1, 0, flat.shape[1])  # y - c (n, d)
+        self.z = flat - self.center + (1 - self.alpha) * self.center  # keeps its digits far from the origin
+        self.least = 0.0  # the smallest sigma; 0 where it is not known
+        if not isinstance(t, Tensor) or t.device.type == "cpu":
+            sigma = v.path.sigma(torch.as_tensor(t, dtype=torch.float64))
+            self.least = float(sigma.min()) if sigma.numel() else 1.0
+            checks.require(
+                self.least > 8 * torch.finfo(torch.float64).eps,
+                f"finite data have no density where sigma = 0; got t = {t}, take t < 1",
             )
-        if x.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"points must be float32 or float64, got {x.dtype}")
-        alpha, sigma, _, _ = (c.double() for c in self.path.coefficients(t, x.flatten(1)))
-        if not (sigma > 0).all():
-            raise ValueError(f"finite data have no density where sigma = 0; got t = {t}, take t < 1")
-        if self.source is not None:
-            noise = self._noise(x, t)
-            return self.source.log_prob(noise.flatten(0, 1)).reshape(noise.shape[:2])
-        # |x - alpha y|^2 by a matrix product, without the (B, n, d) differences
-        rows, x = self._rows.to(x.device), x.flatten(1).double()
-        square = x.square().sum(1, keepdim=True) - 2 * alpha * x @ rows.T + alpha**2 * rows.square().sum(1)
-        return -square / (2 * sigma**2) - rows.shape[1] / 2 * math.log(2 * math.pi)
+
+    def log_weights(self) -> Tensor:
+        """log p_0((x - alpha y_i) / sigma), (B, n)."""
+        if self.v.source is not None:
+            noise = self.noise()
+            return self.v.source.log_prob(noise.flatten(0, 1)).reshape(noise.shape[:2])
+        d = self.rows.shape[1]
+        if self.least > 1e-3 * self.v.law._radius:  # |z - alpha (y - c)|^2 by one matrix product
+            precision = (1 / self.sigma**2).expand(len(self.z), 1)
+            alone = -precision / 2 * self.z.square().sum(1, keepdim=True) - d / 2 * math.log(2 * math.pi)
+            shared = -(self.alpha**2) * precision / 2
+            return torch.cat([self.alpha * precision * self.z, shared, alone], 1) @ self.table.T
+        # near the data its rounding, (radius / sigma)^2 epsilon, would show: differences, a few axes at a time
+        square = sum(
+            (z.unsqueeze(1) - self.alpha.reshape(-1, 1, 1) * y).square().sum(-1)
+            for z, y in zip(self.z.split(16, 1), self.rows.split(16, 1), strict=True)
+        )
+        return -square / (2 * self.sigma**2) - d / 2 * math.log(2 * math.pi)
+
+    def noise(self) -> Tensor:
+        """The x_0 = (x - alpha y_i) / sigma from which each point would have led to x, (B, n, d)."""
+        alpha, sigma = self.alpha.reshape(-1, 1, 1), self.sigma.reshape(-1, 1, 1)
+        return (self.z.unsqueeze(1) - alpha * self.rows) / sigma
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """E[x_1|x_t = x] - c and E[x_0|x_t = x], (B, d)."""
+        E_1 = self.log_weights().softmax(1) @ self.rows
+        return E_1, (self.z - self.alpha * E_1) / self.sigma
+
+    def like_x(self, result: Tensor) -> Tensor:
+        return result.to(self.x.dtype).reshape(self.x.shape)

@@ -1,6 +1,7 @@
 """The toys of the plane: each has the law that its docstring states, and the entropy."""
 
 import math
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -289,3 +290,92 @@ def test_balanced_toys_keep_their_law(toy: Toy):
     for moment in (lambda x: x, lambda x: x.square(), lambda x: x.prod(1, keepdim=True)):
         error = moment(free).std(0) * (2 / n) ** 0.5
         assert ((moment(many).mean(0) - moment(free).mean(0)).abs() < 4 * error).all()
+
+
+# Points and numbers that do not fit
+
+
+@each_toy
+@pytest.mark.parametrize("shape", [(2, 3), (2,), (2, 1), (2, 2, 1), (), (4, 0)])
+def test_points_that_do_not_lie_in_the_plane_are_refused(toy: GaussianMixture | Toy, shape: tuple[int, ...]):
+    if toy.entropy is not None:
+        with pytest.raises(ValueError, match=r"\(B, 2\)") as error:
+            toy.log_prob(torch.zeros(shape))
+        assert str(shape) in str(error.value)
+
+
+@each_toy
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.complex64])
+def test_points_of_other_dtypes_are_refused(toy: GaussianMixture | Toy, dtype: torch.dtype):
+    if toy.entropy is not None:
+        with pytest.raises(TypeError, match=str(dtype)):
+            toy.log_prob(torch.zeros(2, 2, dtype=dtype))
+
+
+@pytest.mark.parametrize("toy", [t for t in TOYS if t.entropy is not None], ids=lambda toy: toy.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_densities_answer_in_kind(toy: GaussianMixture | Toy, dtype: torch.dtype):
+    x = torch.tensor([[0.5, 0.5], [math.nan, 0.5], [0.5, math.nan], [9.0, math.nan]], dtype=dtype)
+    log_prob = toy.log_prob(x)
+    assert log_prob.dtype == dtype
+    assert log_prob.isnan().tolist() == [False, True, True, True]
+    assert toy.log_prob(x[:0]).shape == (0,)
+
+
+def test_the_edges_of_the_checkerboard():
+    """A square holds its lower and left edge; nothing lies at 4, even where the next square would be filled."""
+    on = [[-4.0, -4.0], [-2.0, -2.0], [0.0, 0.0], [2.0, -2.0], [3.999, 2.0]]
+    off = [
+        [-4.0, 4.0],
+        [4.0, 4.0],
+        [4.0, -4.0],
+        [4.001, 1.0],
+        [-4.001, -3.0],
+        [math.inf, 0.0],
+        [0.0, -math.inf],
+    ]
+    log_prob = checkerboard().log_prob(torch.tensor(on + off, dtype=torch.float64))
+    assert log_prob.tolist() == [-math.log(32)] * len(on) + [-math.inf] * len(off)
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_no_draw_rounds_into_the_next_square(default: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    largest = 1 - torch.finfo(default).eps / 2  # the largest number that torch.rand may give
+    monkeypatch.setattr(torch, "rand", lambda *shape, dtype, **_: torch.full(shape, largest, dtype=dtype))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        x = checkerboard().sample(200, generator=generator())
+        assert x.dtype == default
+        assert checkerboard().log_prob(x).isfinite().all()
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("toy", [moons("tutorial"), checkerboard(), pinwheel()], ids=lambda toy: toy.name)
+def test_toys_never_draw_in_half_precision(toy: Toy):
+    expected = toy.sample(20, generator=generator())
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = toy.sample(20, generator=generator())
+        with pytest.raises(TypeError, match="bfloat16"):
+            eight_gaussians()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected)
+
+
+@each_toy
+@pytest.mark.parametrize("n", [2.0, (2, 3), "2", None])
+def test_the_number_of_points_is_whole(toy: GaussianMixture | Toy, n: object):
+    with pytest.raises(TypeError, match="whole"):
+        toy.sample(n)
+
+
+@each_toy
+def test_toys_travel_to_other_processes_and_other_devices(toy: GaussianMixture | Toy):
+    again = pickle.loads(pickle.dumps(toy))
+    assert torch.equal(again.sample(5, generator=generator()), toy.sample(5, generator=generator()))
+    assert toy.sample(4, device="meta").device.type == "meta"
+    if toy.entropy is not None:
+        assert toy.log_prob(torch.zeros(3, 2, device="meta")).device.type == "meta"

@@ -4,7 +4,9 @@ import itertools
 import math
 import sys
 
+import mpmath
 import pytest
+import scipy.optimize
 import torch
 from torch import Generator, Tensor
 
@@ -50,14 +52,60 @@ def test_w2_weighs_samples_of_different_sizes():
 
 
 def test_w2_says_when_the_solver_stops_short():
-    with pytest.raises(RuntimeError, match="200 to 200"):
-        wasserstein2(points(200, 2), points(200, 2, seed=1), iterations=3)
+    with pytest.raises(RuntimeError, match="200 to 201"):
+        wasserstein2(points(200, 2), points(201, 2, seed=1), iterations=3)
 
 
 def test_w2_without_its_solver_names_the_package(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ot", None)
+    assert wasserstein2(points(2, 2), points(2, 2)) == 0
     with pytest.raises(ModuleNotFoundError, match="pip install pot"):
-        wasserstein2(points(2, 2), points(2, 2))
+        wasserstein2(points(2, 2), points(3, 2))
+
+
+def best_matching(x: Tensor, y: Tensor) -> float:
+    """W2 by an exact assignment between as many copies of the points as make both samples one size."""
+    n = math.lcm(len(x), len(y))
+    x, y = (z.double().numpy().repeat(n // len(z), axis=0) for z in (x, y))
+    cost = ((x[:, None] - y[None]) ** 2).sum(-1)
+    rows, columns = scipy.optimize.linear_sum_assignment(cost)
+    return math.sqrt(math.fsum(cost[rows, columns]) / n)
+
+
+SIZES = [(60, 60), (40, 60)]
+
+
+@pytest.mark.parametrize(("n", "m"), SIZES)
+@pytest.mark.parametrize("size", [1e-150, 1e-7, 1.0, 1e9, 1e150])
+def test_w2_of_any_size_is_that_of_a_matching(n: int, m: int, size: float):
+    x, y = points(n, 2), points(m, 2, seed=1)
+    assert wasserstein2(size * x, size * y) == pytest.approx(size * best_matching(x, y), rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m"), SIZES)
+@pytest.mark.parametrize("far", [1e3, 1e6, 1e9, 1e12])
+def test_points_far_away_in_both_clouds_do_not_blind_w2(n: int, m: int, far: float):
+    x, y = points(n, 2), points(m, 2, seed=1)
+    x[: n // 20] = far  # a twentieth of both: so much can travel nowhere else
+    y[-(m // 20) :] = far
+    near = best_matching(x[n // 20 :], y[: -(m // 20)])
+    assert wasserstein2(x, y) == pytest.approx(near * math.sqrt(0.95), rel=1e-9)
+    assert wasserstein2(y, x) == pytest.approx(near * math.sqrt(0.95), rel=1e-9)
+
+
+def test_w2_of_large_clouds_of_small_size():
+    x, y = points(700, 2), points(700, 2, seed=1)
+    expected = best_matching(x, y)
+    assert wasserstein2(1e-7 * x, 1e-7 * y) == pytest.approx(1e-7 * expected, rel=1e-9)
+    assert 0.1 < expected < 0.4
+
+
+def test_w2_of_points_that_coincide_is_zero():
+    same = torch.full((3, 2), 1e4)
+    assert wasserstein2(same, same) == wasserstein2(same, same[:2]) == sliced(same, same) == 0
+    assert energy_distance(same, same) == 0
+    x = points(3, 2)
+    assert wasserstein2(x, x.repeat(2, 1)) == 0
 
 
 # The others
@@ -111,6 +159,90 @@ def test_the_floor_draws_two_samples_from_the_generator():
     assert noise_floor(wasserstein2, law.sample, 20, repeats=1, generator=g) == wasserstein2(x, y) > 0
 
 
+# Digits
+
+
+def sliced(x: Tensor, y: Tensor) -> float:
+    return sliced_wasserstein2(x, y, generator=Generator().manual_seed(0))
+
+
+each_distance = pytest.mark.parametrize("distance", [wasserstein2, sliced, energy_distance])
+
+
+@each_distance
+@pytest.mark.parametrize("size", [1e-150, 1e-30, 1e-7, 1e7, 1e30, 1e150, 2.0**-1000, 2.0**1000])
+def test_a_change_of_units_changes_nothing_else(distance, size: float):
+    x, y = points(40, 3), points(40, 3, seed=1) + 0.5
+    assert distance(size * x, size * y) == pytest.approx(size * distance(x, y), rel=1e-12)
+
+
+@each_distance
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", [1e4, -1e6])
+def test_where_the_clouds_are_changes_nothing(distance, dtype: torch.dtype, offset: float):
+    x, y = ((z * 8).round() / 8 for z in (points(40, 3), points(40, 3, seed=1)))  # so that no sum rounds
+    moved = distance((x + offset).to(dtype), (y + offset).to(dtype))
+    assert moved == pytest.approx(distance(x, y), rel=1e-9)
+
+
+@each_distance
+def test_a_difference_much_smaller_than_the_clouds(distance):
+    x = points(60, 2)
+    y = x.flip(0) + torch.tensor([3e-9, 4e-9])
+    expected = {wasserstein2: 5e-9, energy_distance: energy_by_sums(x, y)}.get(distance)
+    if distance is sliced:
+        theta = torch.randn(500, 2, generator=Generator().manual_seed(0), dtype=torch.float64)
+        expected = float(
+            (theta @ torch.tensor([3e-9, 4e-9]).double() / theta.norm(dim=1)).square().mean().sqrt()
+        )
+    assert distance(x, y) == pytest.approx(expected, rel=1e-6)
+
+
+def energy_by_sums(x: Tensor, y: Tensor) -> float:
+    """The energy distance in 40 digits."""
+    with mpmath.workdps(40):
+        x, y = ([[mpmath.mpf(c) for c in row] for row in z.double().tolist()] for z in (x, y))
+        d = lambda a, b: mpmath.sqrt(sum((p - q) ** 2 for p, q in zip(a, b, strict=True)))  # noqa: E731
+        between = sum(d(a, b) for a in x for b in y) / (len(x) * len(y))
+        within = sum(sum(d(a, b) for a in z for b in z) / (len(z) * (len(z) - 1)) for z in (x, y))
+        return float(2 * between - within)
+
+
+@pytest.mark.parametrize("far", [None, 1e3, 1e9])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_energy_distance_is_its_sum(far: float | None, offset: float):
+    x, y = (points(30, 2) + offset).float(), (points(35, 2, seed=1) + offset).float()
+    if far is not None:
+        x[0] = y[-1] = far
+    assert energy_distance(x, y) == pytest.approx(energy_by_sums(x, y), rel=1e-9)
+
+
+def test_slices_do_not_lose_the_clouds_beside_a_far_point():
+    x, y = points(40, 2), points(40, 2, seed=1)
+    far_x, far_y = (torch.cat([torch.full((1, 2), 1e6, dtype=torch.float64), z]) for z in (x, y))
+    assert sliced(far_x, far_y) == pytest.approx(sliced(x, y) * math.sqrt(40 / 41), rel=1e-7)
+
+
+@each_distance
+def test_two_dtypes_meet_in_the_better_one(distance):
+    x, y = points(20, 2), points(20, 2, seed=1)
+    for low in (torch.float32, torch.float16, torch.bfloat16):
+        rounded = y.to(low)
+        expected = distance(x, rounded.double())
+        assert distance(x, rounded) == distance(x.requires_grad_(False), rounded) == expected
+        assert distance(x.clone().requires_grad_(), rounded) == expected
+    whole = (10 * y).long()
+    assert distance(x, whole) == distance(x, whole.double())
+    with pytest.raises(TypeError, match="complex64"):
+        distance(x, y.to(torch.complex64))
+
+
+@each_distance
+def test_distances_are_symmetric_and_blind_to_order(distance):
+    x, y = points(20, 2), points(20, 2, seed=1) + 1
+    assert distance(x, y) == pytest.approx(distance(y.flip(0), x), rel=1e-12)
+
+
 # Refusals
 
 
@@ -120,8 +252,12 @@ def test_samples_that_cannot_be_compared_are_refused(distance):
         distance(points(4, 2), points(4, 3))
     with pytest.raises(ValueError, match=r"\(0, 2\)"):
         distance(points(4, 2), points(0, 2))
+    with pytest.raises(ValueError, match=r"\(4, 0\)"):
+        distance(points(4, 0), points(4, 0))
     with pytest.raises(ValueError, match=r"\(4,\)"):
         distance(points(4), points(4))
+    with pytest.raises(ValueError, match="infinite"):
+        distance(points(4, 2) / 0, points(4, 2))
     with pytest.raises(ValueError, match="NaN"):
         distance(points(4, 2), points(4, 2) * math.nan)
 
@@ -133,3 +269,7 @@ def test_sizes_that_cannot_be_compared_are_refused():
         energy_distance(points(1, 2), points(5, 2))
     with pytest.raises(ValueError, match="repeats=0"):
         noise_floor(wasserstein2, points, 3, repeats=0)
+    with pytest.raises(ValueError, match="n=0"):
+        noise_floor(wasserstein2, points, 0)
+    with pytest.raises(ValueError, match="directions"):
+        sliced_wasserstein2(points(4, 2), points(4, 2), directions=0)

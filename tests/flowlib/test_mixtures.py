@@ -1,14 +1,20 @@
 """Gaussian mixtures: density, score and marginal velocity against independent truths."""
 
+import copy
 import math
+import pickle
 
+import mpmath
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import jacrev, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from flowlib import mixtures
 from flowlib.derivatives import divergence
 from flowlib.mixtures import GaussianMixture, MarginalVelocity
 from flowlib.paths import AffinePath, conical, cosine, linear
@@ -361,6 +367,191 @@ def test_a_gpu_agrees(kind: str):
     assert p.sample(8, generator=torch.Generator("cuda")).is_cuda
 
 
+class NoReads(TorchDispatchMode):
+    """Refuses whatever makes a GPU wait: a number read by the host, or a shape that depends on data."""
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        assert op not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), op
+        return op(*args, **(kwargs or {}))
+
+
+@each_kind
+def test_no_field_and_no_sampler_waits_for_a_gpu(kind: str):
+    p, x = MIXTURES[kind], torch.zeros(5, D, device="meta")
+    v, t = p.marginal_velocity(linear, SOURCES["full"]), torch.zeros(5, device="meta")
+    with NoReads():
+        assert v(x, t).shape == v.score(x, t).shape == (5, D)
+        assert v.log_prob(x, t).shape == p.log_prob(x).shape == (5,)
+        for balanced in (False, True):
+            y, labels = p.sample_labeled(12, balanced=balanced, device="meta")
+            assert (y.device.type, y.shape, labels.shape) == ("meta", (12, D), (12,))
+
+
+def test_to_wait_or_not_makes_no_difference():
+    matrices, labels = torch.randn(3, 2, 2, generator=generator()), torch.tensor([0, 2, 1, 2])
+    x = torch.randn(4, 2, generator=generator(1))
+    expected = torch.stack([matrices[k] @ row for k, row in zip(labels, x, strict=True)])
+    for wait in (False, True):
+        found = mixtures._each_by_its_own(matrices, labels, x.clone(), wait=wait)
+        torch.testing.assert_close(found, expected)
+
+
+# Values that stay, and values that are learned
+
+
+@each_kind
+def test_a_law_does_not_follow_what_it_was_made_from(kind: str):
+    q = MIXTURES[kind]
+    parts = q.means, q.covariances, q.weights
+    p, x = GaussianMixture(*parts), torch.randn(5, D, generator=generator(), dtype=torch.float64)
+    v, before, drawn = p.marginal_velocity(linear), p.log_prob(x), p.sample(4, generator=generator())
+    for part in (*parts, p.means, p.covariances, p.weights):
+        part += 3
+    with pytest.raises(AttributeError):
+        p.means += 3
+    for law in (p, pickle.loads(pickle.dumps(p)), copy.deepcopy(p)):
+        assert torch.equal(law.log_prob(x), before)
+        assert torch.equal(law.sample(4, generator=generator()), drawn)
+    assert torch.equal(v.log_prob(x, 1.0), before)
+    assert torch.equal(p.means, q.means)
+    array = np.zeros((1, 2))
+    r = GaussianMixture(array, [1.0])
+    array += 1
+    assert r.log_prob(torch.zeros(1, 2)).item() == pytest.approx(-math.log(2 * math.pi))
+
+
+@pytest.mark.parametrize("made", ["once", "anew"])
+def test_gradient_descent_fits_a_mixture(made: str):
+    x = GaussianMixture([[-2.0], [3.0]], [0.25, 1.0], [0.25, 0.75]).sample(2000, generator=generator())
+    means = torch.tensor([[-1.0], [1.0]], requires_grad=True)
+    log_variances, logits = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    learned = [means] if made == "once" else [means, log_variances, logits]
+    optimizer = torch.optim.Adam(learned, lr=0.1)
+    p = GaussianMixture(means, [0.25, 1.0], [0.25, 0.75])
+    v = p.marginal_velocity(linear)
+    for _ in range(150):
+        if made == "anew":
+            p = GaussianMixture(means, log_variances.exp(), logits.softmax(0))
+        optimizer.zero_grad()
+        (-p.log_prob(x).mean()).backward()
+        optimizer.step()
+    assert (means.flatten() - torch.tensor([-2.0, 3.0])).abs().max() < 0.15
+    if made == "once":
+        fixed = GaussianMixture(means.detach(), [0.25, 1.0], [0.25, 0.75])
+        for law in (p, v.mixture):
+            torch.testing.assert_close(law.log_prob(x), fixed.log_prob(x))
+            assert torch.equal(law.sample(4, generator=generator()), fixed.sample(4, generator=generator()))
+        torch.testing.assert_close(v(x, 0.3), fixed.marginal_velocity(linear)(x, 0.3))
+        v(x, 0.3).sum().backward()
+    else:
+        assert (p.covariances - torch.tensor([0.25, 1.0])).abs().max() < 0.15
+        assert (p.weights - torch.tensor([0.25, 0.75])).abs().max() < 0.05
+
+
+def test_all_parameters_have_exact_gradients():
+    x, t = torch.randn(3, D, generator=generator(), dtype=torch.float64), 0.4
+    noise = mixture("round", K=2, seed=5)
+
+    def outputs(means: Tensor, variances: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        p = GaussianMixture(means, variances, weights)
+        v = p.marginal_velocity(linear, noise)
+        back = noise.marginal_velocity(linear, p)
+        return p.log_prob(x), v(x, t), v.score(x, t), back(x, t), p.marginal(linear, t).log_prob(x)
+
+    q = MIXTURES["axes"]
+    parts = tuple(part.requires_grad_() for part in (q.means, q.covariances))
+    logits = q.weights.log().requires_grad_()
+    with torch.random.fork_rng():
+        assert torch.autograd.gradcheck(lambda m, c, w: outputs(m, c, w.softmax(0)), (*parts, logits))
+    with pytest.raises(ValueError, match="learn variances"):
+        GaussianMixture(q.means, as_matrices(q).requires_grad_(), q.weights)
+
+
+def test_a_law_made_without_gradients_can_be_differentiated_through():
+    with torch.inference_mode():
+        p = GaussianMixture(torch.zeros(1, 2), torch.eye(2)[None])
+        v = p.marginal_velocity(linear)
+        v(torch.zeros(1, 2), 0.5)
+    x = torch.ones(1, 2, requires_grad=True)
+    (p.log_prob(x).sum() + v(x, 0.0).sum()).backward()
+    torch.testing.assert_close(x.grad, torch.full((1, 2), -2.0))
+
+
+# Digits
+
+
+@pytest.mark.parametrize("shape", ["round", "axes", "full"])
+@pytest.mark.parametrize("size", [1e-9, 1e-4, 1.0, 1e6])
+def test_single_precision_laws_keep_their_digits_at_every_size(shape: str, size: float):
+    """Against arithmetic of 50 digits, at points some deviations from a mean that is large beside them."""
+    rotation = torch.linalg.qr(torch.randn(2, 2, generator=generator(), dtype=torch.float64)).Q
+    full = size**2 * (rotation @ torch.tensor([1.0, 1e-6]).diag().double() @ rotation.T)
+    covariance = {
+        "round": torch.tensor([size**2]),
+        "axes": torch.tensor([[size**2, size**2 / 100]]),
+        "full": full[None],
+    }
+    p = GaussianMixture(torch.tensor([[3.0, 1.0]]), covariance[shape].double())
+    x = torch.tensor([[3.0, 1.0], [3.0, 1.0 + 2**-23], [3.0 + size, 1.0]])
+    for t in (0.7, 0.999, 1.0):
+        S, alpha, sigma = mpmath.matrix(2, 2), mpmath.mpf(t), 1 - mpmath.mpf(t)
+        exact = torch.atleast_3d(covariance[shape].double())
+        for i in range(2):
+            for j in range(2):
+                entry = (
+                    full[i, j]
+                    if shape == "full"
+                    else (exact.flatten()[min(i, exact.numel() - 1)] if i == j else 0.0)
+                )
+                S[i, j] = alpha**2 * mpmath.mpf(float(entry)) + (sigma**2 if i == j else 0)
+        with mpmath.workdps(50):
+            scale = mpmath.sqrt(mpmath.det(S))
+            for row in x:
+                z = mpmath.matrix([mpmath.mpf(float(row[0])) - alpha * 3, mpmath.mpf(float(row[1])) - alpha])
+                expected = float(-(z.T * S**-1 * z)[0] / 2 - mpmath.log(2 * mpmath.pi * scale))
+                for law in (p.marginal(linear, t),):
+                    assert float(law.log_prob(row[None])) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+                if t != 0.999 and t != 0.7:  # these are rounded as float32 times
+                    assert float(p.marginal_velocity(linear).log_prob(row[None], t)) == pytest.approx(
+                        expected, rel=1e-5, abs=1e-4
+                    )
+    assert p.marginal(linear, 0.5).sample(2, generator=generator()).dtype == torch.float32
+
+
+def test_parameters_keep_the_digits_they_came_with():
+    p = GaussianMixture(torch.zeros(1, 1), [0.1])
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    assert p.log_prob(x).item() == pytest.approx(-0.5 * math.log(2 * math.pi * 0.1), rel=1e-15)
+    assert p.covariances.dtype == p.means.dtype == p.weights.dtype == torch.float32
+
+
+def test_covariances_of_any_size_are_judged_alike():
+    skew = torch.tensor([[[1.0, 0.5], [0.4, 1.0]]], dtype=torch.float64)
+    round_off = torch.tensor([[[1e6, 1e-3], [0.0, 1.0]]], dtype=torch.float64)
+    flat = torch.tensor([[[1.0, 2.0], [2.0, 4.0]]], dtype=torch.float64) / 3
+    for scale in (1e-150, 1e-9, 1.0, 1e9, 1e150):
+        with pytest.raises(ValueError, match="symmetric"):
+            GaussianMixture(torch.zeros(1, 2).double(), scale * skew)
+        with pytest.raises(ValueError, match="positive definite"):
+            GaussianMixture(torch.zeros(1, 2).double(), scale * flat)
+        GaussianMixture(torch.zeros(1, 2).double(), scale * round_off)
+    almost = torch.tensor([[[1.0, 1 - 1e-9], [1 - 1e-9, 1.0]]], dtype=torch.float64)
+    p = GaussianMixture(torch.zeros(1, 2), almost)  # singular in float32
+    assert p.sample(100, generator=generator()).isfinite().all()
+    assert p.log_prob(torch.zeros(1, 2)).item() == pytest.approx(
+        -math.log(2 * math.pi) - math.log(2e-9) / 2, rel=1e-4
+    )
+
+
+def test_a_large_balanced_sample_is_whole_or_refused():
+    p = GaussianMixture([[0.0], [1.0]], [1.0, 1.0], [0.5000005, 0.4999995])
+    with pytest.raises(ValueError, match="n = 1000000"):
+        p.sample(1_000_000, balanced=True)
+    tens = GaussianMixture(torch.arange(3.0)[:, None], torch.full((3,), 1e-6), torch.tensor([0.7, 0.2, 0.1]))
+    _, labels = tens.sample_labeled(100_000, balanced=True, generator=generator())
+    assert labels.bincount().tolist() == [70_000, 20_000, 10_000]
+
+
 # Refusals
 
 
@@ -389,13 +580,17 @@ def test_points_that_do_not_fit_are_refused(shape: tuple[int, ...]):
         ((torch.zeros(3), torch.ones(3)), r"\(K, d\), got \(3,\)"),
         ((torch.zeros(0, 2), torch.ones(0)), r"\(K, d\), got \(0, 2\)"),
         ((torch.zeros(2, 1), [1.0, -1.0]), "eigenvalue -1"),
-        ((torch.zeros(2, 1), [1.0, math.nan]), "eigenvalue nan"),
+        ((torch.zeros(2, 1), [1.0, math.nan]), "covariances must be finite"),
         ((torch.zeros(1, 2), torch.ones(1, 2, 2)), "positive definite"),
         ((torch.zeros(1, 2), torch.tensor([[[1.0, 0.5], [0.0, 1.0]]])), "symmetric"),
         ((torch.zeros(2, 1), torch.ones(2), [0.5, 0.25, 0.25]), r"\(2,\), got \(3,\)"),
         ((torch.zeros(2, 1), torch.ones(2), [0.5, 0.6]), "sum to 1"),
         ((torch.zeros(2, 1), torch.ones(2), [1.5, -0.5]), "positive"),
-        ((torch.tensor([[math.inf]]), torch.ones(1)), "finite"),
+        ((torch.tensor([[math.inf]]), torch.ones(1)), "means must be finite"),
+        ((torch.zeros(2, 1), [1.0, math.inf]), "covariances must be finite"),
+        ((torch.zeros(2, 1), [1.0, 1e-50]), "eigenvalue 1e-50"),
+        ((torch.zeros(2, 1), torch.ones(2), [0.55, 0.55]), "sum to 1"),
+        ((torch.zeros(2, 1), torch.ones(2), [0.49999, 0.49999]), "sum to 1"),
     ],
 )
 def test_bad_mixtures_are_refused(arguments: tuple, message: str):
@@ -427,3 +622,29 @@ def test_numbers_may_be_whole_and_reprs_are_short():
     p = GaussianMixture([[0, 1], [2, 3]], [1, 1], name="pair")
     assert p.means.dtype == torch.get_default_dtype()
     assert repr(p) == "GaussianMixture('pair', K=2, d=2)"
+
+
+@pytest.mark.parametrize("n", [2.0, (2, 3), "2", None])
+def test_the_number_of_points_is_whole(n: object):
+    with pytest.raises(TypeError, match="whole"):
+        MIXTURES["round"].sample(n)
+    assert MIXTURES["round"].sample(np.int64(2), generator=generator()).shape == (2, D)
+
+
+@each_kind
+def test_no_points_have_no_answers(kind: str):
+    p, none = MIXTURES[kind], torch.zeros(0, D)
+    v = p.marginal_velocity(linear, SOURCES["full"])
+    for t in (0.3, torch.zeros(0)):
+        assert v(none, t).shape == v.score(none, t).shape == p.score(none).shape == (0, D)
+        assert v.log_prob(none, t).shape == p.log_prob(none).shape == (0,)
+    with pytest.raises(ValueError, match=r"got \(4, 0\)"):
+        p.log_prob(torch.zeros(4, 0))
+
+
+def test_complex_and_whole_points_are_refused():
+    with pytest.raises(TypeError, match="complex64"):
+        GaussianMixture(torch.zeros(1, 2, dtype=torch.complex64), [1.0])
+    with pytest.raises(TypeError, match="int64"):
+        MIXTURES["round"].log_prob(torch.zeros(2, D, dtype=torch.int64))
+    assert MIXTURES["round"].log_prob(torch.full((1, D), math.nan)).isnan().all()
