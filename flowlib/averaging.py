@@ -35,7 +35,7 @@ class EMA:
     def __init__(self, net: nn.Module, decay: float = 0.999) -> None:
         require(0 <= decay < 1, f"decay must be in [0, 1), got {decay}")
         self.decay, self.updates = decay, 0
-        self._net = bare(net)
+        self._net = _bare(net)
         self.tensors = {name: x.clone() for name, x in tensors(net).items()}
         moving = {
             name: p
@@ -75,7 +75,7 @@ class EMA:
             with ema.applied(net):
                 x = odeint(net, noise, steps=10)
         """
-        if bare(net) is self._net:
+        if _bare(net) is self._net:
             self.renew()
         live, modes = tensors(net), [(module, module.training) for module in net.modules()]
         own, spare = ({name: x.clone() for name, x in part.items()} for part in (live, spares(net)))
@@ -157,16 +157,16 @@ class EMA:
         self._parameters = present
 
 
-def bare(net: nn.Module) -> nn.Module:
+def _bare(net: nn.Module) -> nn.Module:
     """The network inside what torch.compile and data-parallel wrappers have made of it."""
     wrapped = isinstance(net, nn.DataParallel | DistributedDataParallel)
     inner = net.module if wrapped else getattr(net, "_orig_mod", None)
-    return bare(inner) if isinstance(inner, nn.Module) else net
+    return _bare(inner) if isinstance(inner, nn.Module) else net
 
 
 def tensors(net: nn.Module) -> dict[str, Tensor]:
     """Parameters, then persistent buffers, under the names that they have in a network of which no part is compiled."""
-    pairs = [*bare(net).named_parameters(), *_buffers(bare(net), persistent=True)]
+    pairs = [*_bare(net).named_parameters(), *_buffers(_bare(net), persistent=True)]
     lazy = [name for name, x in pairs if is_lazy(x)]
     require(
         not lazy, f"the network has no values yet for {lazy}: call it once with a batch, to give them shapes"
@@ -176,7 +176,7 @@ def tensors(net: nn.Module) -> dict[str, Tensor]:
 
 def spares(net: nn.Module) -> dict[str, Tensor]:
     """The buffers that are not persistent, such as caches: they may come and go."""
-    return {_clean(name): x.detach() for name, x in _buffers(bare(net), persistent=False) if not is_lazy(x)}
+    return {_clean(name): x.detach() for name, x in _buffers(_bare(net), persistent=False) if not is_lazy(x)}
 
 
 def fits(source: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str) -> None:

@@ -168,7 +168,7 @@ def test_a_module_assigned_anew_is_followed_by_its_name():
     average.update()
     assert float(average.tensors["0.0.w"]) == pytest.approx(2.8) and average.tensors["0.0.count"] == 4
     net[0] = nn.Identity()
-    with pytest.raises(ValueError, match="0.0.w is now gone"):
+    with pytest.raises(ValueError, match=r"0\.0\.w is now gone"):
         average.update()
 
 
@@ -193,7 +193,7 @@ def test_a_parameter_that_has_gone_or_changed_its_form_is_refused_by_name():
     average = EMA(net)
     net.to("meta")
     with pytest.raises(
-        ValueError, match="'meta'.*make the EMA when the network has its parameters and its device"
+        ValueError, match=r"'meta'.*make the EMA when the network has its parameters and its device"
     ):
         average.update()
 

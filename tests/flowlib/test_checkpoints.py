@@ -365,7 +365,7 @@ def test_steps_are_a_setting_unless_the_schedule_is_constant(file: Path):
 
 def test_many_changes_are_counted(file: Path):
     start(file)
-    with pytest.raises(ValueError, match="schedule at 1%.*and 94 more"):
+    with pytest.raises(ValueError, match=r"schedule at 1%.*and 94 more"):
         resume(file, lr=0.1, clip=1.0, schedule=lambda f: 1.0 if f == 0 else 0.5 + 0.001 * f)
 
 
