@@ -92,7 +92,7 @@ class StandardNormal:
 class Flow(nn.Module):
     """The law of x_1 = f(x_0) with x_0 from the base and f the transforms, first to last from noise to data.
 
-    Calling the flow gives log p_1, so that `training.fit` reaches it under `compile` and `autocast` too. Maximum
+    Its density is that of the change of variables: derived at thm-change. Calling the flow gives log p_1, so that `training.fit` reaches it under `compile` and `autocast` too. Maximum
     likelihood is the loss `lambda flow, generator: -flow(batch(generator)).mean()`.
 
     Source: Rezende & Mohamed (2015); Dinh et al. (2017), equations 2 and 3.
@@ -141,7 +141,8 @@ def dequantize(x: Tensor, levels: int, generator: Generator | None = None) -> Te
     """(x + u) / levels with u uniform on [0, 1], for x in 0, ..., levels - 1: in float64 if x is, else in float32.
 
     By Jensen's inequality E_u log p((x + u) / levels) - d log levels <= log P(x), with P(x) the integral of p over the
-    cell of x: a density on [0, 1]^d is a bound for the probabilities of x. Other numbers are found on the CPU only.
+    cell of x: a density on [0, 1]^d is a bound for the probabilities of x, derived at prop-dequantize. On a GPU, where
+    looking would wait, other numbers than whole ones in range are not found.
 
     Source: Theis et al. (2016).
     """
