@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from flowlib import checks
 from flowlib.nets import SeededLinear
 from flowlib.splines import AffineBijection, Bijection, SplineBijection
-from flowlib.transforms import Transform, check_points
+from flowlib.transforms import Transform
 
 
 class CouplingTransform(Transform):
@@ -68,7 +68,8 @@ class CouplingTransform(Transform):
         return self._whole(y_a, x_b), log_slope.sum(-1)
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = check_points(x, sum(self.sizes)).split(self.sizes, dim=-1)
+        checks.points(x, sum(self.sizes))
+        a, b = x.split(self.sizes, dim=-1)
         return (b, a) if self.flip else (a, b)
 
     def _whole(self, kept: Tensor, moved: Tensor) -> Tensor:
@@ -128,18 +129,19 @@ class MaskedAutoregressive(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y_i = g(x_i; theta_i(y_1, ..., y_{i-1})), for one i after the other."""
-        y, log_slopes = torch.zeros_like(check_points(x, len(self.order))), []
+        checks.points(x, len(self.order))
+        y, log_slopes = torch.zeros_like(x), []
         for i in self.order:
-            theta = _theta(self.net, y, self.bijection)[..., i, :]
-            y_i, log_slope = self.bijection.forward(x[..., i], theta)
-            y = torch.cat([y[..., :i], y_i[..., None], y[..., i + 1 :]], dim=-1)
+            theta = _theta(self.net, y, self.bijection).select(-2, i)
+            y_i, log_slope = self.bijection.forward(x.select(-1, i), theta)
+            y = y.select_scatter(y_i, -1, i)
             log_slopes.append(log_slope)
         return y, torch.stack(log_slopes).sum(0)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """x_i = g^-1(y_i; theta_i(y_1, ..., y_{i-1})), for all i at once."""
-        theta = _theta(self.net, check_points(y, len(self.order)), self.bijection)
-        x, log_slope = self.bijection.inverse(y, theta)
+        checks.points(y, len(self.order))
+        x, log_slope = self.bijection.inverse(y, _theta(self.net, y, self.bijection))
         return x, log_slope.sum(-1)
 
 

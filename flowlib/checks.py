@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 
 def require(holds: bool | Tensor, message: str, error: type[Exception] = ValueError) -> None:
@@ -52,6 +51,13 @@ def shaped(name: str, x: Tensor, *expected: int | str) -> None:
     if not fits or any(isinstance(e, int) and e != n for e, n in zip(sizes, x.shape, strict=False)):
         form = f"({', '.join(map(str, expected))}{',' * (len(expected) == 1)})"
         raise ValueError(f"{name} must have shape {form}, got {tuple(x.shape)}")
+
+
+def points(x: Tensor, dimension: int | None = None) -> None:
+    """TypeError unless x is in float32 or float64, ValueError unless it holds points (..., d), of this d if given."""
+    precise("points", x)
+    if x.ndim == 0 or dimension not in (None, x.shape[-1]):
+        raise ValueError(f"points must have shape (..., {dimension or 'd'}), got {tuple(x.shape)}")
 
 
 def like(name: str, x: Tensor, other: str, reference: Tensor) -> None:
@@ -100,9 +106,3 @@ def whole(least: int = 1, **numbers: Any) -> None:
     if any(n is True or n is False or not isinstance(n, Integral) or n < least for n in numbers.values()):
         given = ", ".join(f"{name}={n}" for name, n in numbers.items())
         raise ValueError(f"{', '.join(numbers)} must be whole and at least {least}, got {given}")
-
-
-def readable(x: Tensor) -> bool:
-    """Whether the values of x can be read without waiting: they are on the CPU, and no compiler or vmap hides them."""
-    plain = type(x) in (Tensor, Parameter) and not torch._C._functorch.is_batchedtensor(x)
-    return plain and x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -32,8 +32,6 @@ from flowlib.transforms import (
     InvertibleLinear,
     Permutation,
     Transform,
-    add_logs,
-    check_points,
 )
 
 __all__ = [
@@ -82,7 +80,8 @@ class StandardNormal:
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x), (...), at points x (..., d)."""
         d = self.dimension
-        return -check_points(x, d).square().sum(-1) / 2 - d / 2 * math.log(2 * math.pi)
+        checks.points(x, d)
+        return -x.square().sum(-1) / 2 - d / 2 * math.log(2 * math.pi)
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
         """n points (n, d)."""
@@ -93,7 +92,7 @@ class StandardNormal:
 class Flow(nn.Module):
     """The law of x_1 = f(x_0) with x_0 from the base and f the transforms, first to last from noise to data.
 
-    Calling the flow gives log p_1, so that `training.fit` reaches it under `compile` and `autocast` too. Maximum
+    Its density is that of the change of variables: derived at thm-change. Calling the flow gives log p_1, so that `training.fit` reaches it under `compile` and `autocast` too. Maximum
     likelihood is the loss `lambda flow, generator: -flow(batch(generator)).mean()`.
 
     Source: Rezende & Mohamed (2015); Dinh et al. (2017), equations 2 and 3.
@@ -116,7 +115,9 @@ class Flow(nn.Module):
     def forward(self, x_1: Tensor) -> Tensor:
         """log p_1(x_1) = log p_0(x_0) + log |det dx_0 / dx_1|, (...), at points x_1 (..., d)."""
         x_0, log_det = self.transform.inverse(x_1)
-        return add_logs(log_det, self.base.log_prob(x_0))
+        log_p_0 = self.base.log_prob(x_0)
+        checks.like("the base's log_prob", log_p_0, "one number for each point", log_det)
+        return log_p_0 + log_det
 
     def log_prob(self, x_1: Tensor) -> Tensor:
         """log p_1(x_1), (...), at points x_1 (..., d)."""
@@ -140,7 +141,8 @@ def dequantize(x: Tensor, levels: int, generator: Generator | None = None) -> Te
     """(x + u) / levels with u uniform on [0, 1], for x in 0, ..., levels - 1: in float64 if x is, else in float32.
 
     By Jensen's inequality E_u log p((x + u) / levels) - d log levels <= log P(x), with P(x) the integral of p over the
-    cell of x: a density on [0, 1]^d is a bound for the probabilities of x. Other numbers are found on the CPU only.
+    cell of x: a density on [0, 1]^d is a bound for the probabilities of x, derived at prop-dequantize. On a GPU, where
+    looking would wait, other numbers than whole ones in range are not found.
 
     Source: Theis et al. (2016).
     """
@@ -149,12 +151,10 @@ def dequantize(x: Tensor, levels: int, generator: Generator | None = None) -> Te
     margin = 2 * levels * torch.finfo(dtype).eps  # what rounding may move x + u by: it must stay in its cell
     checks.require(margin < 0.02, f"{levels} levels are too many for {dtype}: convert x to float64")
     x = x.to(dtype)
-    if x.numel() and checks.readable(x):
-        low, high = x.aminmax()
-        whole = bool(low >= 0 and high < levels) and torch.equal(x, x.round())
-        checks.require(
-            whole, f"expected whole numbers from 0 to {levels - 1}, got values from {low} to {high}"
-        )
+    if extent := checks.extent(x):
+        whole = extent[0] >= 0 and extent[1] < levels and torch.equal(x, x.round())
+        given = "values from {:g} to {:g}".format(*extent)
+        checks.require(whole, f"expected whole numbers from 0 to {levels - 1}, got {given}")
     u = torch.rand(x.shape, generator=generator, dtype=dtype, device=x.device)
     return (x + u.clamp(margin, 1 - margin)) / levels
 

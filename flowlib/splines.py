@@ -47,7 +47,8 @@ class AffineBijection:
 
     def _parts(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         _check_theta(theta, x, self.count)
-        return theta[..., 0], _softly_bounded(theta[..., 1])
+        m, a = theta.unbind(-1)
+        return m, _softly_bounded(a)
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,10 @@ def rational_quadratic_spline(
 
 
 def _check_range(name: str, a: Tensor, least: float, most: float) -> None:
-    if a.numel() and checks.readable(a):
-        low, high = (float(end) for end in a.detach().aminmax())
-        checks.require(
-            least < low and high < most,
-            f"{name} must be between {least} and {most}, got values from {low} to {high}",
-        )
+    if extent := checks.extent(a):
+        within = least < extent[0] and extent[1] < most
+        given = "values from {:g} to {:g}".format(*extent)
+        checks.require(within, f"{name} must be between {least} and {most}, got {given}")
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
@@ -204,7 +203,7 @@ def _shares(sizes: Tensor, dtype: torch.dtype) -> Tensor:
 def _knots(sizes: Tensor, bound: float) -> Tensor:
     """Where bins of these sizes (..., K) begin and end (..., K + 1), once scaled to fill [-bound, bound]."""
     ends = sizes.cumsum(-1)
-    return 2 * bound * pad(ends / ends[..., -1:], (1, 0)) - bound  # the last is the bound to the bit
+    return 2 * bound * pad(ends / ends.narrow(-1, -1, 1), (1, 0)) - bound  # the last is the bound to the bit
 
 
 def _through(
@@ -216,7 +215,8 @@ def _through(
     # where another is taken, values and gradients are finite everywhere.
     inside = x.clamp(-bound, bound)
     searched = knots_y if inverse else knots_x
-    k = (searched[..., 1:-1].detach() <= inside.detach()[..., None]).sum(-1, keepdim=True)
+    inner = searched.detach().narrow(-1, 1, searched.shape[-1] - 2)
+    k = (inner <= inside.detach().unsqueeze(-1)).sum(-1, keepdim=True)
     ends = torch.cat([k, k + 1], dim=-1)  # (..., 2)
     (x_0, x_1), (y_0, y_1), (d_0, d_1) = (
         table.expand(*x.shape, -1).gather(-1, ends).unbind(-1) for table in (knots_x, knots_y, slopes)

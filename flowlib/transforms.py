@@ -30,7 +30,10 @@ class Transform(nn.Module):
 
 
 class Composition(Transform):
-    """The transforms one after the other, first to last from noise to data; log-determinants add."""
+    """The transforms one after the other, first to last from noise to data.
+
+    Log-determinants add: derived at prop-compose.
+    """
 
     def __init__(self, transforms: Iterable[Transform]) -> None:
         super().__init__()
@@ -42,18 +45,22 @@ class Composition(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Through all of them, first to last."""
-        total = check_points(x).new_zeros(x.shape[:-1])
+        checks.points(x)
+        total = x.new_zeros(x.shape[:-1])
         for transform in self.transforms:
             x, log_det = transform(x)
-            total = add_logs(total, log_det)
+            checks.like("the log-determinant", log_det, "one number for each point", total)
+            total = total + log_det
         return x, total
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Back through all of them, last to first."""
-        total = check_points(y).new_zeros(y.shape[:-1])
+        checks.points(y)
+        total = y.new_zeros(y.shape[:-1])
         for transform in reversed(self.transforms):
             y, log_det = transform.inverse(y)
-            total = add_logs(total, log_det)
+            checks.like("the log-determinant", log_det, "one number for each point", total)
+            total = total + log_det
         return y, total
 
     @torch.no_grad()
@@ -102,11 +109,13 @@ class Permutation(Transform):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The coordinates in the new order."""
-        return check_points(x, len(self.order)).index_select(-1, self.order), x.new_zeros(x.shape[:-1])
+        checks.points(x, len(self.order))
+        return x.index_select(-1, self.order), x.new_zeros(x.shape[:-1])
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The coordinates in the old order."""
-        return check_points(y, len(self.order)).index_select(-1, self.back), y.new_zeros(y.shape[:-1])
+        checks.points(y, len(self.order))
+        return y.index_select(-1, self.back), y.new_zeros(y.shape[:-1])
 
 
 class ActNorm(Transform):
@@ -133,7 +142,7 @@ class ActNorm(Transform):
         return (y - mean) * (-log_scale).exp(), -log_scale.sum().expand(y.shape[:-1])
 
     def _parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        check_points(x, len(self.mean))
+        checks.points(x, len(self.mean))
         return self.mean.to(x.dtype), self.log_scale.to(x.dtype)
 
     @torch.no_grad()
@@ -143,7 +152,8 @@ class ActNorm(Transform):
         Raises:
             ValueError: a coordinate that does not vary among them, as the edge of an image may: drop it, or add noise.
         """
-        y = check_points(y, len(self.mean)).reshape(-1, len(self.mean))
+        checks.points(y, len(self.mean))
+        y = y.reshape(-1, len(self.mean))
         checks.require(len(y) > 1, f"at least two points are needed to standardize, got {len(y)}")
         deviation, mean = torch.std_mean(y, dim=0, correction=0)
         varies = (deviation > 0) & deviation.isfinite() & (y.amin(0) < y.amax(0))
@@ -180,7 +190,7 @@ class InvertibleLinear(Transform):
 
     def _factors_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """L, U + diag(s), and log |det W|."""
-        check_points(x, len(self.order))
+        checks.points(x, len(self.order))
         lower, upper, log_scale = self.lower.to(x.dtype), self.upper.to(x.dtype), self.log_scale.to(x.dtype)
         L = lower.tril(-1) + torch.ones_like(log_scale).diag()
         return L, upper.triu(1) + (self.signs * log_scale.exp()).diag(), log_scale.sum()
@@ -201,21 +211,3 @@ class InvertibleLinear(Transform):
         z = torch.linalg.solve_triangular(L, z, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(U, z, upper=True).mT.reshape(y.shape)
         return x, -log_det.expand(y.shape[:-1])
-
-
-def check_points(x: Tensor, dimension: int | None = None) -> Tensor:
-    """x itself, if it holds points in float32 or float64, of this dimension where one is given."""
-    checks.precise("points", x)
-    if x.ndim == 0 or dimension not in (None, x.shape[-1]):
-        raise ValueError(f"points must have shape (..., {dimension or 'd'}), got {tuple(x.shape)}")
-    return x
-
-
-def add_logs(total: Tensor, more: Tensor) -> Tensor:
-    """total + more, both with one number for each point: neither may be broadcast to the other's shape."""
-    if more.shape != total.shape:
-        raise ValueError(
-            "log-densities and log-determinants must have one number for each point, "
-            f"expected shape {tuple(total.shape)}, got {tuple(more.shape)}"
-        )
-    return total + more
