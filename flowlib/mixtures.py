@@ -366,7 +366,7 @@ class _Pairs:
             sums of long rows, which is several times faster.
         """
         p = self.like(x)
-        z = x.t().contiguous() - sigma * p.source_means - alpha * p.target_means
+        z = _rows(x) - sigma * p.source_means - alpha * p.target_means
         if p.inverse is not None:
             z = p.inverse @ z
         variances = alpha**2 * p.target_variances + sigma**2 * p.source_variances
@@ -380,7 +380,7 @@ class _Pairs:
         p, pull, log_posterior = self.posterior(x, alpha, sigma)
         if p.inverse is not None:
             pull = p.inverse.transpose(1, 2) @ pull
-        return -(log_posterior.softmax(0).unsqueeze(1) * pull).sum(0).t().contiguous()
+        return -_rows((log_posterior.softmax(0).unsqueeze(1) * pull).sum(0))
 
     def velocity(
         self, x: Tensor, alpha: Tensor, sigma: Tensor, alpha_dot: Tensor, sigma_dot: Tensor
@@ -390,7 +390,12 @@ class _Pairs:
         if p.basis is not None:
             drift = p.basis @ drift
         drift = drift + alpha_dot * p.target_means + sigma_dot * p.source_means
-        return (log_posterior.softmax(0).unsqueeze(1) * drift).sum(0).t().contiguous()
+        return _rows((log_posterior.softmax(0).unsqueeze(1) * drift).sum(0))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """The transpose, written out."""
+    return x.t().clone(memory_format=torch.contiguous_format)
 
 
 def _each_by_its_own(matrices: Tensor, labels: Tensor, x: Tensor, *, wait: bool) -> Tensor:

@@ -167,7 +167,7 @@ def exactly(points: Tensor, x: Tensor, t: float) -> dict[str, list[float]]:
 @pytest.mark.parametrize("given", ["number", "times"])
 def test_digits_stay_near_the_data_and_far_from_the_origin(offset, sigma, given):
     """Two of the data share each posterior: they lie a few sigma apart."""
-    t, y = 1 - sigma, Y + offset
+    t, y = 1 - sigma, torch.cat([Y, Y.mean(0, keepdim=True)]) + offset  # one is in the very middle
     y = torch.cat([y, y + sigma * torch.tensor([1.0, -0.5])])
     x = t * y[:5] + sigma * torch.randn(5, 2, generator=seeded(3), dtype=DOUBLE)
     v = Empirical(y).marginal_velocity(linear)

@@ -414,6 +414,7 @@ def test_a_law_does_not_follow_what_it_was_made_from(kind: str):
         assert torch.equal(law.sample(4, generator=generator()), drawn)
     assert torch.equal(v.log_prob(x, 1.0), before)
     assert torch.equal(p.means, q.means)
+    assert v(x, 0.5).is_contiguous() and p.score(x).is_contiguous()
     array = np.zeros((1, 2))
     r = GaussianMixture(array, [1.0])
     array += 1
