@@ -33,7 +33,7 @@ KATEX = BOOK / "_vendor" / "katex"
 STATIC = BOOK / "_theme" / "static"
 
 LIKELY = set(map(chr, range(32, 127)))  # characters that every font keeps, so that most edits change no font
-FACE = re.compile(r"src:url\(fonts/([\w-]+)\.woff2\)[^;}]*")  # of an `@font-face`: the first file of its list is WOFF2
+FACE = re.compile(r"src:url\(fonts/([\w-]+)\.woff2\)[^;}]*")  # the files of an `@font-face`, WOFF2 first
 
 
 def colors() -> str:
@@ -124,7 +124,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_theme("course", str(BOOK / "_theme"))
-    app.add_config_value("comments_config", {}, "")  # which Jupyter Book sets for an extension that is not here
+    app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it for an extension that is not here
     app.connect("build-finished", finish, priority=900)
     # Pages are written anew when the code that writes them changes.
     writers = [file.read_bytes() for file in sorted((BOOK / "_ext").glob("*.py"))]
