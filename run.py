@@ -259,7 +259,7 @@ def checks():
         ("the book builds", BUILD),
         ("tests and doctests", tests()),
         ("every notebook runs (nbval)", nbval(*sorted((ROOT / "book").glob("*.ipynb")))),
-        ("the book in a browser", ["-m", "pytest", "tests/browser"]),
+        ("the book in a browser", ["-m", "pytest", "-n", "2", "--dist", "loadgroup", "tests/browser"]),
     ]
 
 
