@@ -41,9 +41,9 @@ def colors() -> str:
     css = ""
     for theme, table in (("light", LIGHT), ("dark", DARK)):
         variables = "".join(f"--flow-{role}:{color};" for role, color in table.items())
-        code = HtmlFormatter(style=f"a11y-high-contrast-{theme}", nobackground=True)
         page = f"html[data-theme={theme}]"
-        css += f"{page}{{{variables}}}\n{code.get_style_defs(f'{page} .highlight')}\n"
+        code = HtmlFormatter(style=f"a11y-high-contrast-{theme}").get_token_style_defs(f"{page} .highlight")
+        css += "\n".join([f"{page}{{{variables}}}", *code, ""])
     return css
 
 
