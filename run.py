@@ -4,7 +4,8 @@
     python3 run.py book               set up, build the whole book and say where to open it
     python3 run.py serve [PORT]       the same, then serve it on this computer
     python3 run.py test               set up, then run every check there is
-    python3 run.py notebooks          make book/*.ipynb again from book/source/*.md
+    python3 run.py notebooks          make book/*.ipynb and the tables of chapters again from book/source/*.md
+    python3 run.py chapter N TITLE    lay out chapter N: source, exercises, their tests and the line in _toc.yml
     python3 run.py repository URL     give the book and its notebooks another repository's URL, for a fork
 
 Setting up makes an environment of its own in .venv and installs the exact versions of requirements.txt into it. All
@@ -258,7 +259,7 @@ def checks():
         ("the book builds", BUILD),
         ("tests and doctests", tests()),
         ("every notebook runs (nbval)", nbval(*sorted((ROOT / "book").glob("*.ipynb")))),
-        ("the book in a browser", ["-m", "pytest", "tests/browser"]),
+        ("the book in a browser", ["-m", "pytest", "-n", "2", "--dist", "loadgroup", "tests/browser"]),
     ]
 
 
@@ -365,6 +366,12 @@ def generate(*arguments):
     return python("-m", "tools.notebooks", *arguments)
 
 
+def chapter(number, title):
+    """Lay out a new chapter and make its notebook; return the exit status."""
+    set_up()
+    return python("-m", "tools.chapters", number, title) or generate()
+
+
 def main(arguments):
     """Run one command; return the exit status."""
     commands = {
@@ -373,6 +380,7 @@ def main(arguments):
         ("serve", 1): serve,
         ("test", 0): test,
         ("notebooks", 0): generate,
+        ("chapter", 2): chapter,
         ("repository", 1): lambda url: generate("--repository", url),
     }
     command = commands.get((arguments[0] if arguments else None, len(arguments) - 1))

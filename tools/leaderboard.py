@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tools.chapters import stems
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "flowcourse" / "leaderboard.json"
 PAGE = ROOT / "book" / "appendices" / "leaderboard.md"
-CHAPTERS = {4: "04-flow-matching", 6: "06-conditional-flow-matching"}
 QUALITY = {
     "W2 at 1": "$W_2$ after 1",
     "W2 at 2": "2",
@@ -75,9 +76,10 @@ def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
     """One table of these measures, in which some row has something to say."""
     measured = [{"seconds": r["seconds"], **r["scores"]} for r in rows]
     columns = {c: words for c, words in columns.items() if any(c in m for m in measured)}
+    chapters = stems(ROOT)
     text = f"| Method | {' | '.join(columns.values())} |\n|---|{'---|' * len(columns)}\n"
     for r, m in zip(rows, measured, strict=True):
-        method = f"[{r['method']}](../{CHAPTERS[r['chapter']]}.ipynb)"
+        method = f"[{r['method']}](../{chapters[r['chapter']]}.ipynb)"
         digits = {"nfe": 0, "seconds": 0}
         cells = [spread(m[c], digits.get(c, 3)) if any(m.get(c, ())) else "" for c in columns]
         text += f"| {method} | {' | '.join(cells)} |\n"

@@ -1,6 +1,6 @@
 """Make the committed notebooks `book/NAME.ipynb` from the sources `book/source/NAME.md`.
 
-    python -m tools.notebooks                     write every notebook
+    python -m tools.notebooks                     write every notebook, and the tables of the chapters
     python -m tools.notebooks --check             write nothing; name what is out of step and exit with 1
     python -m tools.notebooks --repository URL    change the repository's URL, then write every notebook
 
@@ -10,6 +10,8 @@ added: the cell that installs flowlib in Colab, from the URL that stands in `_co
 metadata that fold a cell tagged `solution` in Colab and JupyterLab; and, where a cell holds MyST, plain Markdown that
 shows there in its place (plain.py). The MyST text stays in that cell's metadata, from which the book is built
 (book/_ext/chapter_source.py).
+
+The tables of the chapters in README.md and book/intro.md come from the sources' headers in the same run (chapters.py).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import nbformat
 import yaml
 from pybtex.database import parse_file
 
+from tools.chapters import HEADER, ChapterError, number_of, tables
 from tools.plain import Chapter, SourceError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +51,6 @@ KERNEL = {
     "language_info": {"name": "python"},
 }
 TITLE = re.compile(r"(\([^()\n]+\)=\n+)?# \S")  # a heading of the first level, maybe with a label before it
-HEADER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 URL = re.compile(r"https://[\w.-]+(/[\w.~-]+){2,}")
 
 
@@ -135,8 +137,9 @@ def notebook(text: str, url: str, branch: str = "main", chapter: Chapter | None 
         }
         made.append(cell | {"execution_count": None, "outputs": []} if kind == "code" else cell)
 
-    # What a source's header says to the book (`mystnb`, `myst`) stays; how jupytext reads the source does not.
-    header = {key: value for key, value in parsed.metadata.items() if key not in {"jupytext", "kernelspec"}}
+    # What a source's header says to the book (`mystnb`, `myst`) stays; what it says to jupytext and to us does not.
+    ours = {"jupytext", "kernelspec", "chapter"}
+    header = {key: value for key, value in parsed.metadata.items() if key not in ours}
     result = {"cells": made, "metadata": header | KERNEL, "nbformat": 4, "nbformat_minor": 5}
     written = json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     nbformat.validate(nbformat.reads(written, as_version=4))
@@ -158,18 +161,12 @@ def plain(sources: list[str | None], text: str, chapter: Chapter) -> list[str | 
     return shown
 
 
-def number(file: Path) -> int | None:
-    """The number of a chapter, with which its file begins (as book/_ext/chapter_numbers.py numbers the pages)."""
-    found = re.match(r"0*(\d+)-", file.name)
-    return int(found[1]) if found else None
-
-
 def expected(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
-    """Every notebook that the sources below `root` make, and the complaints about those that make none."""
+    """Every notebook and table that the sources below `root` make, and the complaints about what makes none."""
     url, branch = repository(root)
     book = root / "book"
     texts = {file: file.read_text(encoding="utf-8") for file in sorted(book.rglob("*.md"))}
-    sources = {file: number(file) for file in texts if file.parent == book / "source"}
+    sources = {file: number_of(file) for file in texts if file.parent == book / "source"}
     labels: dict[str, str] = {}
     for file, text in texts.items():
         labels |= collect(text, sources.get(file))
@@ -184,6 +181,10 @@ def expected(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
             complaints += [
                 f"{source.relative_to(root).as_posix()}, {line}" for line in str(error).splitlines()
             ]
+    try:
+        made |= tables(root)
+    except ChapterError as error:
+        complaints.append(str(error))
     return made, complaints
 
 
@@ -193,11 +194,11 @@ def stale(root: Path = ROOT) -> list[str]:
     remedy = "run `python3 run.py notebooks`"
     for file, text in made.items():
         name = file.relative_to(root).as_posix()
-        source = f"book/source/{file.stem}.md"
+        source = f"book/source/{file.stem}.md" if file.suffix == ".ipynb" else "the chapters' headers"
         if not file.exists():
             complaints.append(f"{name} is missing: {remedy}")
         elif file.read_bytes() != text.encode():
-            complaints.append(f"{name} is not what {source} makes: edit the source alone, then {remedy}")
+            complaints.append(f"{name} is out of step with {source}: edit that alone, then {remedy}")
     for file in sorted((root / "book").glob("*.ipynb")):
         source = root / "book" / "source" / f"{file.stem}.md"
         if not source.exists():
@@ -232,7 +233,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     if not complaints:
-        print("Every notebook is in step with its source.")
+        print("Every notebook and every table of the chapters is in step with the sources.")
     return 1 if complaints else 0
 
 

@@ -21,9 +21,7 @@ THEOREM = re.compile(
     "|property|proposition|remark|theorem)"
 )
 EXERCISE = re.compile("(exercise)(-start)?")
-ADMONITION = re.compile(
-    "admonition|attention|caution|danger|dropdown|error|hint|important|note|seealso|tip|warning"
-)
+ADMONITION = re.compile("admonition|attention|caution|danger|error|hint|important|note|seealso|tip|warning")
 DIRECTIVE = re.compile(r"(:{3,})\{([\w:.-]+)\}[ ]*(.*)")
 OPTION = re.compile(r":([\w-]+):[ ]*(.*)")
 TARGET = re.compile(r"\(([^()]+)\)=\s*")
@@ -221,7 +219,7 @@ class Chapter:
             return quote(begin(heading, trim(self.blocks(body, start, True))))
         if ADMONITION.fullmatch(name):
             title = self.inline(title or name.capitalize(), line, True)
-            if name == "dropdown" or "dropdown" in options.get("class", ""):
+            if "dropdown" in options.get("class", ""):
                 summary = MarkdownIt().renderInline(title)
                 return [*fold(summary), *trim(self.blocks(body, start, quoted)), "", "</details>"]
             return quote([f"**{title}**", "", *trim(self.blocks(body, start, True))])

@@ -1,7 +1,7 @@
 """Make `book/_vendor/` from pinned npm packages, or check that nobody has touched it.
 
-    python tools/vendor.py            download, verify and write the files again (needs npm and the network)
-    python tools/vendor.py --check    compare what lies there with the recorded hashes (needs nothing)
+    python -m tools.vendor            download, verify and write the files again (needs npm and the network)
+    python -m tools.vendor --check    compare what lies there with the recorded hashes (needs nothing)
 
 A vendored file is a copy, byte for byte, of one in the published package. To move to another version, change it
 below together with its `integrity` (`npm view NAME@VERSION dist.integrity`), run this script and read the diff.

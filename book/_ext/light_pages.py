@@ -1,23 +1,16 @@
 """Make every page light, and whole without a network: one style sheet, one script, small fonts, nothing from afar.
 
-As the theme builds it, a page loads eleven style sheets and twenty scripts, 1.5 MB of icons among them. Here
-
-- the templates in book/_templates ask for `_static/book.css` and `_static/book.js` only;
-- when the build ends, the style sheets are joined, what no page can use is left out (purge.py), fonts shrink to
-  the characters that the pages hold, and the wanted scripts are joined;
-- the two files get the hash of their content into their names, and every page is pointed at those names.
-
-The step reads what Sphinx and this repository wrote, never its own output, so it may run again over a partly
-rebuilt tree and does nothing where nothing changed. A style sheet or script of an extension that is neither used
-nor refused below is a warning: a new dependency cannot make the pages heavy in silence.
+The theme in book/_theme asks for `_static/book.css` and `_static/book.js` alone. When the build ends, the style sheets
+are joined, fonts shrink to the characters that the pages hold, and the two files get the hash of their content into
+their names, at which every page is pointed. The step reads what Sphinx and this repository wrote, never its own output,
+so that it may run again over a partly rebuilt tree and does nothing where nothing changed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
-import logging as python_logging
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -25,76 +18,33 @@ from typing import TYPE_CHECKING, Any
 
 from fontTools import subset
 from fontTools.ttLib import TTFont
-from purge import Rule, Words, purge
-from sphinx.util import logging
+from pygments.formatters import HtmlFormatter
+
+from flowcourse.palette import DARK, LIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sphinx.application import Sphinx
 
-logger = logging.getLogger(__name__)
-python_logging.getLogger("fontTools").setLevel(python_logging.WARNING)
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 BOOK = Path(__file__).resolve().parent.parent
+KATEX = BOOK / "_vendor" / "katex"
+STATIC = BOOK / "_theme" / "static"
 
-# In the order in which they apply, first found below book/, then below the built book, where `_static` has the
-# copies of themes and extensions.
-STYLE_SHEETS = [
-    "_static/pygments.css",
-    "_static/sphinx-design.min.css",
-    "_vendor/katex/katex-swap.min.css",
-    "_static/course.css",
-]
-SCRIPTS = ["_static/book.js"]
-SEARCH = [
-    "documentation_options.js",
-    "doctools.js",
-    "sphinx_highlight.js",
-    "searchtools.js",
-    "language_data.js",
-]
-# The theme's frame is replaced by book/_templates; Thebe wants a server and a CDN; folds need no script (reading.py).
-REFUSED = [
-    "sphinx-book-theme.css",
-    "sphinx-book-theme.js",
-    "clipboard.min.js",
-    "copybutton.css",
-    "copybutton.js",
-    "design-tabs.js",
-    "exercise.css",
-    "mystnb.*.css",
-    "proof.css",
-    "sphinx-thebe.css",
-    "sphinx-thebe.js",
-    "togglebutton.css",
-    "togglebutton.js",
-]
-DEAD = ["images", "locales", "scripts", "styles", "vendor"]  # 9 MB that the theme copies and no page loads
 LIKELY = set(map(chr, range(32, 127)))  # characters that every font keeps, so that most edits change no font
+FACE = re.compile(r"src:url\(fonts/([\w-]+)\.woff2\)[^;}]*")  # the files of an `@font-face`, WOFF2 first
 
 
-def found(name: str, static_of: Path) -> list[Path]:
-    """The files called `name`, a pattern: the repository's own if there are any, else those in the built book."""
-    files = sorted(BOOK.glob(name)) or sorted(static_of.glob(name))
-    if not files:
-        raise FileNotFoundError(f"{name} is neither below {BOOK} nor below {static_of}")
-    return files
-
-
-def palette() -> str:
-    """flowlib's one table of colors as CSS variables."""
-    path = BOOK.parent / "flowcourse" / "palette.py"  # by path: `import flowlib` would load torch
-    spec = importlib.util.spec_from_file_location("palette", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {path}")
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
-
-    def variables(colors: dict[str, str]) -> str:
-        return "".join(f"--flow-{role}:{color};" for role, color in colors.items())
-
-    light, dark = variables(table.LIGHT), variables(table.DARK)
-    return f"html{{{light}}}html[data-theme=dark]{{{dark}}}"
+def colors() -> str:
+    """The course's one table of colors as CSS variables, and the colors of code, on light pages and on dark ones."""
+    css = ""
+    for theme, table in (("light", LIGHT), ("dark", DARK)):
+        variables = "".join(f"--flow-{role}:{color};" for role, color in table.items())
+        page = f"html[data-theme={theme}]"
+        code = HtmlFormatter(style=f"a11y-high-contrast-{theme}").get_token_style_defs(f"{page} .highlight")
+        css += "\n".join([f"{page}{{{variables}}}", *code, ""])
+    return css
 
 
 def shrink(font: Path, characters: Iterable[str]) -> bytes:
@@ -110,23 +60,6 @@ def shrink(font: Path, characters: Iterable[str]) -> bytes:
     return buffer.getvalue()
 
 
-def own_fonts(rules: list[Rule], characters: set[str], target: Path) -> None:
-    """Point every `@font-face` at a shrunk copy of the vendored WOFF2, below `target`."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    vendored = {file.name: file for file in (BOOK / "_vendor").rglob("*.woff2")}
-    for rule in rules:
-        if not rule.head.startswith("@font-face"):
-            continue
-        face = dict(rule.declarations or ())
-        name = Path(re.findall(r"[^(\"']+\.woff2", face["src"])[0]).name
-        content = shrink(vendored[name], characters)
-        file = target / f"{Path(name).stem}.{fingerprint(content)}.woff2"
-        file.write_bytes(content)
-        face |= {"src": f'url("fonts/{file.name}") format("woff2")', "font-display": "swap"}
-        rule.declarations = list(face.items())
-
-
 def fingerprint(*parts: bytes) -> str:
     """Twelve hexadecimal digits that change when any part changes."""
     sha = hashlib.sha256()
@@ -135,67 +68,53 @@ def fingerprint(*parts: bytes) -> str:
     return sha.hexdigest()[:12]
 
 
-def style_sheet(pages: list[str], scripts: list[str], outdir: Path) -> str:
-    """Write the joined style sheet for these pages and scripts, with its fonts; return its name.
+def style_sheet(pages: list[str], static: Path) -> str:
+    """Write the style sheet of these pages, with its fonts, below `static`; return its name.
 
     The name is a fingerprint of all that it is made from, so that the work is done once.
     """
-    words = Words()
-    for page in pages:
-        words.read_page(page)
-    for script in scripts:
-        words.read_script(script)
     characters = LIKELY.union(*map(set, pages))
-    css = palette() + "".join(
-        file.read_text(encoding="utf-8") for name in STYLE_SHEETS for file in found(name, outdir)
-    )
-    code = [Path(__file__).read_bytes(), (BOOK / "_ext" / "purge.py").read_bytes()]
-    inputs = [css, repr(words.sorted()), "".join(sorted(characters))]
-    static = outdir / "_static"
-    name = f"book.{fingerprint(*code, *(part.encode() for part in inputs))}.css"
+    sheets = [KATEX / "katex-swap.min.css", STATIC / "course.css"]
+    css = "\n".join([colors(), *(sheet.read_text(encoding="utf-8") for sheet in sheets)])
+    inputs = [css.encode(), "".join(sorted(characters)).encode(), Path(__file__).read_bytes()]
+    name = f"book.{fingerprint(*inputs)}.css"
     if not (static / name).is_file():
-        rules = purge(css, words)
-        own_fonts(rules, characters, static / "fonts")
-        (static / name).write_text("".join(rule.css() for rule in rules), encoding="utf-8")
+        shutil.rmtree(static / "fonts", ignore_errors=True)
+        (static / "fonts").mkdir(parents=True)
+
+        def face(found: re.Match[str]) -> str:
+            content = shrink(KATEX / "fonts" / f"{found[1]}.woff2", characters)
+            file = f"{found[1]}.{fingerprint(content)}.woff2"
+            (static / "fonts" / file).write_bytes(content)
+            return f'src:url("fonts/{file}") format("woff2")'
+
+        css = re.sub(r"/\*.*?\*/", "", FACE.sub(face, css), flags=re.DOTALL)
+        (static / name).write_text(re.sub(r"\s*\n\s*", "\n", css), encoding="utf-8")
     return name
 
 
-def script(scripts: list[str], outdir: Path) -> str:
-    """Write the joined script; return its name."""
-    content = ";\n".join(scripts)
-    name = f"book.{fingerprint(content.encode())}.js"
-    (outdir / "_static" / name).write_text(content, encoding="utf-8")
+def script(static: Path) -> str:
+    """Write the script under a name with its fingerprint; return that."""
+    content = (STATIC / "book.js").read_bytes()
+    name = f"book.{fingerprint(content)}.js"
+    (static / name).write_bytes(content)
     return name
 
 
 def lighten(outdir: Path) -> None:
-    """Write the joined files of the book in `outdir` and point its pages at them."""
+    """Write the style sheet and the script of the book in `outdir` and point its pages at them."""
+    static = outdir / "_static"
     paths = sorted(path for path in outdir.rglob("*.html") if "_static" not in path.parts)
     pages = [path.read_text(encoding="utf-8") for path in paths]
-    scripts = [file.read_text(encoding="utf-8") for name in SCRIPTS for file in found(name, outdir)]
-    search = [(outdir / "_static" / name).read_text(encoding="utf-8") for name in SEARCH]
-    names = {"css": style_sheet(pages, scripts + search, outdir), "js": script(scripts, outdir)}
-    for old in (outdir / "_static").glob("book.*.*"):
+    names = {"css": style_sheet(pages, static), "js": script(static)}
+    for old in static.glob("book.*.*"):
         if old.name not in names.values():
             old.unlink()
     for path, page in zip(paths, pages, strict=True):
         pointed = re.sub(r"(_static/)book(?:\.\w{12})?\.(css|js)\b", lambda m: m[1] + names[m[2]], page)
         if pointed != page:
             path.write_text(pointed, encoding="utf-8")
-    for folder in DEAD:
-        shutil.rmtree(outdir / "_static" / folder, ignore_errors=True)
     (outdir / ".nojekyll").touch()  # else GitHub Pages hides every folder that starts with an underscore
-
-
-def name_strangers(
-    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object
-) -> None:
-    """Warn about files that an extension wants on a page and that nobody here has decided about."""
-    known = [Path(name).name for name in STYLE_SHEETS + SCRIPTS] + SEARCH + REFUSED
-    for asset in [*context["css_files"], *context["script_files"]]:
-        filename = str(getattr(asset, "filename", asset) or "").split("?")[0]
-        if filename and not any(Path(filename).match(name) for name in known):
-            logger.warning("book/_ext/light_pages.py neither joins nor refuses %s", filename, once=True)
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
@@ -204,13 +123,9 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.connect("html-page-context", name_strangers, priority=900)
+    app.add_html_theme("course", str(BOOK / "_theme"))
+    app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it for an extension that is not here
     app.connect("build-finished", finish, priority=900)
-    extensions = [file.read_bytes() for file in sorted((BOOK / "_ext").glob("*.py"))]
-    return {
-        "env_version": fingerprint(
-            *extensions
-        ),  # pages are written anew when the code that writes them changes
-        "parallel_read_safe": True,
-        "parallel_write_safe": True,
-    }
+    # Pages are written anew when the code that writes them changes.
+    writers = [file.read_bytes() for file in sorted((BOOK / "_ext").glob("*.py"))]
+    return {"env_version": fingerprint(*writers), "parallel_read_safe": True, "parallel_write_safe": True}

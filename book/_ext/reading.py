@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.writers.html5 import HTML5Translator
-from sphinx_design.dropdown import dropdown_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +59,7 @@ def make_fold(block: nodes.Element, title: nodes.Element, classes: list[str]) ->
 
 
 def dress(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Fold dropdowns, class or directive; mark the output of `claim`; set the word that opens a proof apart."""
+    """Fold what has the class `dropdown`; mark the output of `claim`; set the word that opens a proof apart."""
     if app.builder.format != "html":
         return
     for block in list(doctree.findall(nodes.Admonition)):
@@ -72,11 +71,6 @@ def dress(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             if opening is not None and opening.startswith("Proof. "):
                 rest = nodes.Text(opening.removeprefix("Proof."))
                 opening.parent.replace(opening, [nodes.emphasis("", "Proof."), rest])
-    for block in list(doctree.findall(dropdown_main)):
-        title, content = block.children
-        words = next(part for part in title.children if "sd-summary-text" in part.get("classes", ()))
-        block.children = content.children
-        make_fold(block, words, ["hint"])
     for output in doctree.findall(nodes.literal_block):
         if "output" in output["classes"] and output.astext().startswith("✓"):
             output["classes"].append("claims")
@@ -118,6 +112,17 @@ def visit_section(translator: HTML5Translator, node: nodes.section) -> None:
         translator.body[-1] = tag.replace("<section ", f'<section style="--lines:{lines(node)}" ', 1)
 
 
+def visit_table(translator: HTML5Translator, node: nodes.table) -> None:
+    """A table, in a box that scrolls if it is wider than the column."""
+    translator.body.append('<div class="scrolled">')
+    HTML5Translator.visit_table(translator, node)
+
+
+def depart_table(translator: HTML5Translator, node: nodes.table) -> None:
+    HTML5Translator.depart_table(translator, node)
+    translator.body.append("</div>\n")
+
+
 def describe(doctree: nodes.document) -> str:
     """The beginning of the page's first paragraph without formulas, to the last whole word that fits."""
     for paragraph in doctree.findall(nodes.paragraph):
@@ -137,17 +142,10 @@ def within_formula(node: nodes.Node) -> bool:
 def complete_page(
     app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Give the page its description; let "edit" lead to the text a chapter is made from, not to the notebook."""
+    """Give the page its title, without a number, and its description."""
     if doctree is not None:
+        context["title"] = app.env.titles[pagename].astext()
         context["description"] = describe(doctree) or app.config.html_title
-    folder, _, name = pagename.rpartition("/")
-    if not (app.srcdir / folder / "source" / f"{name}.md").is_file():
-        return
-    made = f"{folder}/{name}.ipynb"
-    for group in context.get("header_buttons", []):
-        for button in group.get("buttons", [group]):
-            if "/edit/" in button.get("url", ""):
-                button["url"] = button["url"].replace(made, f"{folder}/source/{name}.md")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -155,6 +153,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(fold_title, html=(visit_fold_title, depart_fold_title))
     app.add_node(nodes.citation, override=True, html=(visit_citation, HTML5Translator.depart_citation))
     app.add_node(nodes.section, override=True, html=(visit_section, HTML5Translator.depart_section))
+    app.add_node(nodes.table, override=True, html=(visit_table, depart_table))
     app.connect("doctree-resolved", dress)
-    app.connect("html-page-context", complete_page, priority=600)
+    app.connect("html-page-context", complete_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

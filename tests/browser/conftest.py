@@ -21,7 +21,14 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, s
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = ROOT / "_build" / "html"
-FROM = ("_config.yml", "_toc.yml", "requirements.txt", "book", "flowlib")  # what the pages are made from
+FROM = (
+    "_config.yml",
+    "_toc.yml",
+    "requirements.txt",
+    "book",
+    "flowlib",
+    "flowcourse",
+)  # what makes the pages
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = [
     "--no-sandbox",
@@ -44,6 +51,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("path", PAGES, scope="module")  # so that a page's tests follow one another
     if "protocol" in metafunc.fixturenames:
         metafunc.parametrize("protocol", ["http", "file"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share an open page stay together when the suite runs on several cores (`--dist loadgroup`)."""
+    for item in items:
+        parameters = (
+            item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        )
+        if shared := parameters.get("path") or parameters.get("opened"):
+            item.add_marker(pytest.mark.xdist_group(str(shared)))
 
 
 @pytest.fixture(scope="session")

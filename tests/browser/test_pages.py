@@ -185,8 +185,6 @@ def test_a_link_leads_to_the_place_it_names(visit: Visitor) -> None:
 def test_a_link_into_a_fold_opens_it(visit: Visitor) -> None:
     page = visit(LONGEST).page
     fold = page.locator("article details[id]").first
-    if fold.count() == 0:
-        pytest.skip("no fold with an id on this page")
     assert fold.get_attribute("open") is None
     page.evaluate("id => { location.hash = id; }", fold.get_attribute("id"))
     page.wait_for_function("id => document.getElementById(id).open", arg=fold.get_attribute("id"))

@@ -55,10 +55,14 @@ Do.
 Done.
 :::
 
-:::{dropdown} A hint
-:open:
+:::{admonition} A hint
+:class: dropdown hint
 Think.
 :::
+
+| A | table |
+|---|---|
+| 1 | 2 |
 
 ## Section
 
@@ -83,7 +87,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         confoverrides={
             "extensions": [
                 "myst_nb",
-                "sphinx_design",
                 "sphinx_proof",
                 "sphinx_exercise",
                 "mathematics",
@@ -137,13 +140,17 @@ def test_folds_need_no_script(page: tuple[str, str]) -> None:
     folds = re.findall(r"<details class=\"([^\"]*)\"([^>]*)>\s*<summary[^>]*>(.*?)</summary>", html)
     assert [(sorted(classes.split()), "open" in rest) for classes, rest, _ in folds] == [
         (["admonition", "solution"], False),
-        (["admonition", "hint"], True),
+        (["admonition", "hint"], False),
     ]
     assert [re.sub("<.*?>", "", title).strip() for *_, title in folds] == [
         "Solution to Exercise 1 (Do it)",
         "A hint",
     ]
     assert all("<a" not in title for *_, title in folds)  # a link inside of a button
+
+
+def test_a_table_scrolls_in_a_box_of_its_own(page: tuple[str, str]) -> None:
+    assert re.search(r'<div class="scrolled">\s*<table .*?</table>\s*</div>', page[0], re.DOTALL)
 
 
 def test_a_proof_opens_in_italics(page: tuple[str, str]) -> None:

@@ -146,10 +146,10 @@ def test_what_a_header_says_to_the_book_is_kept(root: Path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("source", "book/chapter.ipynb is not what book/source/chapter.md makes"),
-        ("notebook", "book/chapter.ipynb is not what book/source/chapter.md makes"),
-        ("output", "book/chapter.ipynb is not what book/source/chapter.md makes"),
-        ("url", "book/chapter.ipynb is not what book/source/chapter.md makes"),
+        ("source", "book/chapter.ipynb is out of step with book/source/chapter.md"),
+        ("notebook", "book/chapter.ipynb is out of step with book/source/chapter.md"),
+        ("output", "book/chapter.ipynb is out of step with book/source/chapter.md"),
+        ("url", "book/chapter.ipynb is out of step with book/source/chapter.md"),
         ("missing", "book/chapter.ipynb is missing"),
         ("orphan", "book/left.ipynb has no source"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -228,7 +229,6 @@ REFERENCES = [
 ]
 SETTINGS = """
 extensions = ["sphinx_external_toc", "sphinx_multitoc_numbering", "myst_nb", "sphinx_proof", "sphinx_exercise"]
-extensions.append("chapter_numbers")
 external_toc_path = "_toc.yml"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 nb_execution_mode = "off"
@@ -240,19 +240,19 @@ CONTENTS = """
 format: jb-book
 root: book/index
 parts:
-  - {numbered: true, chapters: [{file: book/02-a}, {file: book/03-b}]}
-  - {numbered: true, chapters: [{file: book/05-c}]}
+  - {numbered: true, chapters: [{file: book/01-a}, {file: book/02-b}]}
+  - {numbered: true, chapters: [{file: book/03-c}]}
 """
-FILES = {"a": "02-a", "b": "03-b", "c": "05-c"}
+FILES = {"a": "01-a", "b": "02-b", "c": "03-c"}
 
 
 def build(root: Path, restoring: bool) -> dict[str, str]:
     """The pages that Sphinx makes of the notebooks below `root`."""
-    extension = f"import sys; sys.path.insert(0, {str(notebooks.ROOT / 'book' / '_ext')!r})\n"
     addition = "extensions.append('chapter_source')\n" if restoring else ""
-    (root / "conf.py").write_text(extension + SETTINGS + addition)
+    (root / "conf.py").write_text(SETTINGS + addition)
     command = [sys.executable, "-m", "sphinx", "-q", "-E", "-b", "html", str(root), str(root / "built")]
-    subprocess.run(command, check=True, capture_output=True)
+    surroundings = os.environ | {"PYTHONPATH": str(notebooks.ROOT / "book" / "_ext")}
+    subprocess.run(command, check=True, capture_output=True, env=surroundings)
     pages = {name: (root / "built" / "book" / f"{file}.html").read_text() for name, file in FILES.items()}
     return {
         name: re.sub(r"\?v=\w+", "", page) for name, page in pages.items()

@@ -108,7 +108,7 @@
       else if (navigator.clipboard && !target.closest(".cell_output")) addCopyButton(target);
     }
   }, { rootMargin: "300px" });
-  const boxes = ".formula, pre, .pst-scrollable-table-container, .output.text_html, div.highlight";
+  const boxes = ".formula, pre, .scrolled, .output.text_html, div.highlight";
   for (const box of all(`article :is(${boxes})`)) near.observe(box);
 
   // Copying a text copies each formula as its TeX source between dollars.

@@ -1,0 +1,58 @@
+"""The exercises of chapter {{number}}, {{title}}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from flowcourse.exercises import Option, call, choice, diagnose, exercise, require_tensor
+
+choice(
+    "{{number}}.1",
+    "Where time begins",
+    "A point travels on the straight line from x₀ to x₁. Where is it at t = 0.25?",
+    Option(
+        "At x₀ / 4 + 3 x₁ / 4.",
+        "Time runs backwards: there it is at t = 0.75. Noise is at t = 0 and data at t = 1.",
+    ),
+    Option(
+        "At 3 x₀ / 4 + x₁ / 4.",
+        "After a quarter of the time a quarter of the way lies behind it.",
+        right=True,
+    ),
+    hints=(
+        "Where is the point at t = 0, and where at t = 1?",
+        "It moves at constant speed.",
+        "A quarter of the way from x₀ towards x₁.",
+    ),
+)
+
+
+@exercise(
+    "{{number}}.2",
+    "A point on its way",
+    hints=(
+        "The weights of x₀ and x₁ add up to one.",
+        "Times are (B,) and points (B, d): give the times a second axis.",
+        "t[:, None] multiplies x₁, and one minus it multiplies x₀.",
+    ),
+    insight="A path is an average of its two ends, with weights that the time decides.",
+)
+def _grade_point(answer: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x_0, x_1 = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+    t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    right = torch.lerp(x_0, x_1, t[:, None])
+    result = require_tensor(
+        call(answer, x_0, x_1, t, signature="point(x_0, x_1, t)"), right, "point(x_0, x_1, t)"
+    )
+    diagnose(
+        result,
+        right,
+        [
+            ("time runs backwards: at t = 0 the point is at x_0", torch.lerp(x_1, x_0, t[:, None])),
+            ("this is how far the point has come; add x_0, where it started", t[:, None] * (x_1 - x_0)),
+        ],
+        "the result is not (1 - t) x_0 + t x_1",
+    )
