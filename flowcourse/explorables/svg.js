@@ -125,8 +125,12 @@ export function svgPen(canvas) {
   pen.roundRect = (...box) => parts.push({ box });
   pen.arc = (x, y, radius) => Number.isFinite(x + y) && parts.push({ X: placed(x), Y: placed(y), radius });
 
-  const nested = (x, y, width, height, box, content) =>
-    `<svg x="${placed(x)}" y="${placed(y)}" width="${placed(width)}" height="${placed(height)}" viewBox="${box.map(placed).join(" ")}" preserveAspectRatio="none">${content}</svg>`;
+  // A picture in a box. Its height is a style, since a page may have its own for every svg.
+  const nested = (x, y, width, height, box, content) => {
+    const [X, Y, W, H] = [x, y, width, height].map(placed);
+    const seen = `viewBox="${box.map(placed).join(" ")}" preserveAspectRatio="none"`;
+    return `<svg x="${X}" y="${Y}" width="${W}" style="height:${H}px" ${seen}>${content}</svg>`;
+  };
 
   // A clip is the box of the path.
   pen.save = () => {
