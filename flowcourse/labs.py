@@ -110,7 +110,7 @@ def _pictures(draw: Callable[..., Shown], controls: dict[str, Control]) -> Any:
     (name, control), *_ = controls.items()
     defaults = {other: c.default for other, c in controls.items()}
     frames = [_drawn(draw, defaults | {name: value}) for value in control.values]
-    from flowcourse.figures.scenes import frames_explorable
+    from flowcourse.scenes import frames_explorable
 
     fixed = ", ".join(
         f"{c.label}, {c.symbol} = {c.default}" for other, c in controls.items() if other != name

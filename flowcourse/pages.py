@@ -2,45 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from flowcourse.assets import scripts, style
 from flowcourse.exercises import find
-from flowcourse.palette import css
-
-QUIZ_STYLE = css(".flow-quiz") + (
-    ".flow-quiz{color:var(--flow-ink);background:var(--flow-page);margin:1rem 0;max-width:46rem;font-size:1rem;"
-    "line-height:1.5}"
-    ".flow-quiz fieldset{border:1px solid var(--flow-muted);border-radius:.5rem;margin:0;padding:.25rem 1rem 1rem;"
-    "min-width:0}"
-    ".flow-quiz legend{font-weight:600;padding:0 .4rem;margin:0 0 0 -.4rem;width:auto;float:none;font-size:1rem}"
-    ".flow-quiz p{margin:.25rem 0 .75rem}"
-    ".flow-quiz label{display:flex;gap:.6rem;align-items:baseline;margin:.15rem -.5rem;padding:.3rem .5rem;"
-    "border-radius:.35rem;cursor:pointer}"
-    ".flow-quiz label:hover{background:color-mix(in srgb,var(--flow-muted) 14%,transparent)}"
-    ".flow-quiz input{accent-color:var(--flow-source);flex:none;margin:0;width:1em;height:1em;position:relative;"
-    "top:.1em}"
-    ".flow-quiz button{font:inherit;color:var(--flow-page);background:var(--flow-source);border:0;"
-    "border-radius:.35rem;padding:.35rem 1.1rem;margin-top:.75rem;min-height:2.5rem;cursor:pointer}"
-    ".flow-quiz button:disabled{opacity:.5;cursor:default}"
-    ".flow-quiz :focus-visible{outline:3px solid var(--flow-path);outline-offset:2px}"
-    ".flow-quiz [role=status]{border-left:.25rem solid var(--flow-error);padding:.1rem 0 .1rem .75rem;"
-    "margin:.9rem 0 0}"
-    ".flow-quiz [data-verdict=right]{border-color:var(--flow-model)}"
-    ".flow-quiz [role=status]:empty{border:0;padding:0;margin:0}"
-    ".flow-quiz noscript{font-size:.9em}"
-)
-
-# The form is found by content and not by position, since pages move outputs about; a second run finds it ready.
-QUIZ_SCRIPT = """for(const quiz of document.querySelectorAll("form[data-quiz='%s']:not([data-ready])")){
-quiz.dataset.ready="";const button=quiz.querySelector("button"),status=quiz.querySelector("[role=status]");
-quiz.addEventListener("change",()=>{button.disabled=false;status.textContent=""});
-quiz.addEventListener("submit",event=>{event.preventDefault();
-const picked=quiz.querySelector("input:checked");if(!picked)return;
-const right=picked.dataset.right==="1";status.dataset.verdict=right?"right":"wrong";
-status.textContent=(right?"\\u2713 Right. ":"\\u2717 Not quite. ")+picked.dataset.feedback})}"""
 
 
 @dataclass(frozen=True)
@@ -80,9 +47,8 @@ def quiz(number: str) -> Page:
         f"<noscript>To check your answer without JavaScript, run <code>check(&quot;{found.number}&quot;, "
         "&quot;a&quot;)</code> in Python.</noscript></fieldset>"
     )
-    content = hashlib.sha256(fieldset.encode()).hexdigest()[:8]
-    script = QUIZ_SCRIPT % content
-    html = f'<form class="flow-quiz" data-quiz="{content}"><style>{QUIZ_STYLE}</style>{fieldset}</form>'
+    form = f'<form class="flow-quiz">{fieldset}</form>'
+    html = style("quiz.css", ".flow-quiz") + form + scripts("quiz.js", then="flowcourse.quiz.open();")
     text = "\n".join(
         [
             f"{found.number} {found.title}",
@@ -90,16 +56,7 @@ def quiz(number: str) -> Page:
             *(f"({letter}) {option.text}" for letter, option in zip(letters, found.options, strict=True)),
         ]
     )
-    return Page(f"{html}<script>{script}</script>", text)
-
-
-HINTS_STYLE = css(".flow-hints") + (
-    ".flow-hints{color:var(--flow-ink);background:var(--flow-page);margin:1rem 0;max-width:46rem}"
-    ".flow-hints details{border-left:2px solid var(--flow-muted);padding:.2rem 0 .2rem .9rem}"
-    ".flow-hints summary{cursor:pointer;font-weight:600;min-height:1.5rem}"
-    ".flow-hints p{margin:.25rem 0 .6rem}"
-    ".flow-hints :focus-visible{outline:3px solid var(--flow-path);outline-offset:2px}"
-)
+    return Page(html, text)
 
 
 def hints(number: str) -> Page:
@@ -112,5 +69,5 @@ def hints(number: str) -> Page:
     ladder = ""
     for step, text in reversed(list(enumerate(found.hints, 1))):
         ladder = f"<details><summary>Hint {step} of 3</summary><p>{escape(text)}</p>{ladder}</details>"
-    html = f'<div class="flow-hints"><style>{HINTS_STYLE}</style>{ladder}</div>'
+    html = f'{style("hints.css", ".flow-hints")}<div class="flow-hints">{ladder}</div>'
     return Page(html, f"Three hints for exercise {found.number}: hint({found.number!r}) prints the next one")

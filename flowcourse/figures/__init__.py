@@ -1,4 +1,4 @@
-"""Figures: the palette, matplotlib as the course uses it, and explorables (`flowcourse.figures.explorable`)."""
+"""Figures: matplotlib as the course uses it, and its figures in the page."""
 
 from flowcourse.figures.style import (
     colors,

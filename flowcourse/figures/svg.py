@@ -19,16 +19,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from flowcourse.palette import LIGHT, css
+from flowcourse.assets import style
+from flowcourse.palette import LIGHT
 
-# `--flow-page` is the book's own page in both modes; in Colab or JupyterLab it makes the figure a card.
-STYLE = (
-    css(".flow-figure")
-    + ".flow-figure{margin:0;padding:.25rem 0;color:var(--flow-ink);background:var(--flow-page)}"
-    + ".flow-panels{display:flex;flex-wrap:wrap;gap:.5rem;justify-content:center;max-width:46rem;margin:auto}"
-    + ".flow-panels svg{display:block;height:auto;min-width:0}"
-    + ".flow-figure figcaption{max-width:40rem;margin:.4rem auto 0;text-align:center;text-wrap:balance}"
-)
+SHEET = style("figures/figure.css", ".flow-figure")
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class Shown:
     def _repr_html_(self) -> str:
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
         image = f'<div class="flow-panels" role="img" aria-label="{html.escape(self.alt)}">{"".join(self.svgs)}</div>'
-        return f'<figure class="flow-figure"><style>{STYLE}</style>{image}{caption}</figure>'
+        return f'{SHEET}<figure class="flow-figure">{image}{caption}</figure>'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/html": self._repr_html_(), "text/plain": f"[Figure: {self.alt}]"}

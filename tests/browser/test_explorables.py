@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Locator, Page
 
+from flowcourse.explorables import still
+from flowcourse.scenes import spacetime_explorer
 from flowlib.fields import Field, LinearField, TravelingVortex
 from flowlib.mixtures import GaussianMixture
 from flowlib.paths import linear
@@ -21,27 +25,54 @@ from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, odeint
 from .conftest import BUILT, PAGES, Visitor
 
 METHODS = {method.name: method for method in (EULER, MIDPOINT, HEUN, RK4)}
-FOUND = [
-    (path, name)
-    for path in PAGES
-    if (BUILT / path).exists()
-    for name in re.findall(r'data-flow-explorable="(\w+)"', (BUILT / path).read_text(encoding="utf-8"))
-]
+FIGURE = re.compile(r'<figure class="flow-explorable" data-flow-explorable="(\w+)">(.*?)</figure>', re.DOTALL)
+MOUNT = re.compile(r'engine\.mount\("(\w+)", flowcourse\.(\w+)\.\w+, (\{.*?\})\);</script>', re.DOTALL)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`explorable` is every explorable of the book in turn."""
-    if "opened" in metafunc.fixturenames:
-        names = [f"{path}-{name}" for path, name in FOUND]
-        metafunc.parametrize("opened", FOUND, indirect=True, ids=names, scope="module")
+@dataclass(frozen=True)
+class Found:
+    """An explorable of the built book: its page, its name, its HTML, its scene and what that was told."""
+
+    path: str
+    name: str
+    html: str
+    scene: str
+    spec: dict[str, Any]
+
+
+def found_on(path: str) -> list[Found]:
+    """The explorables of a page, in order."""
+    page = (BUILT / path).read_text(encoding="utf-8") if (BUILT / path).exists() else ""
+    told = {name: (scene, json.loads(spec)) for name, scene, spec in MOUNT.findall(page)}
+    return [Found(path, name, html, *told[name]) for name, html in FIGURE.findall(page)]
+
+
+FOUND = [found for path in PAGES for found in found_on(path)]
+
+
+def for_each(wanted: Callable[[Found], object] = lambda found: True) -> Callable[[Any], Any]:
+    """Run a test of `explorable` for each explorable that has what it is about."""
+    chosen = [found for found in FOUND if wanted(found)]
+    ids = [f"{found.path}-{found.scene}-{found.name}" for found in chosen]
+    return pytest.mark.parametrize("opened", chosen, indirect=True, ids=ids, scope="module")
+
+
+def has(part: str) -> Callable[[Found], bool]:
+    """Whether a piece of HTML is in the figure."""
+    return lambda found: part in found.html
+
+
+def shows(*scenes: str) -> Callable[[Found], bool]:
+    """Whether it is one of these scenes."""
+    return lambda found: found.scene in scenes
 
 
 class Figure:
     """An explorable on an open page."""
 
-    def __init__(self, page: Page, name: str) -> None:
-        self.page = page
-        self.figure = page.locator(f'[data-flow-explorable="{name}"]').first
+    def __init__(self, page: Page, found: Found) -> None:
+        self.page, self.scene, self.spec = page, found.scene, found.spec
+        self.figure = page.locator(f'[data-flow-explorable="{found.name}"]').first
         self.figure.scroll_into_view_if_needed()
         self.figure.and_(page.locator("[data-live]")).wait_for()
 
@@ -65,19 +96,12 @@ class Figure:
     def said(self) -> str:
         return self.figure.locator(".flow-readout").text_content() or ""
 
-    def spec(self) -> tuple[str, dict[str, Any]]:
-        """The scene's name and what it was told, from the script in the page."""
-        script = self.figure.locator("script").text_content() or ""
-        scene, spec = re.search(r'mount\("\w+",\s*(\w+),\s*(\{.*\})\);?\s*$', script, re.DOTALL).groups()  # type: ignore[union-attr]
-        return scene, json.loads(spec)
-
 
 @pytest.fixture(scope="module")
 def opened(request: pytest.FixtureRequest, browser: Browser, bases: dict[str, str]) -> Iterator[Figure]:
     """An explorable on a page that its tests share."""
-    path, name = request.param
     visitor = Visitor(browser, bases)
-    yield Figure(visitor(path).page, name)
+    yield Figure(visitor(request.param.path).page, request.param)
     visitor.close()
 
 
@@ -94,9 +118,18 @@ def explorable(opened: Figure) -> Iterator[Figure]:
 
 def test_there_are_explorables(built: object) -> None:
     chapters = {path for path in PAGES if re.match(r"book/\d", path)}
-    assert chapters <= {path for path, _ in FOUND}
+    assert chapters <= {found.path for found in FOUND}
 
 
+def test_every_script_and_style_sheet_reaches_a_page_once(path: str, built: Path) -> None:
+    page = (built / path).read_text(encoding="utf-8")
+    carried = re.findall(r"<(style|script type=\"module\")>(.*?)</", page, re.DOTALL)
+    assert len(carried) == len(set(carried))
+    assert page.count("flowcourse.engine = {") == (path in {found.path for found in FOUND})
+    assert "data-flow>" not in page
+
+
+@for_each(has('type="range"'))
 def test_every_slider_answers_to_the_keyboard(explorable: Figure) -> None:
     for name, slider in explorable.enabled('input[type="range"]'):
         before, said = explorable.state()[name], slider.get_attribute("aria-valuetext")
@@ -110,6 +143,7 @@ def test_every_slider_answers_to_the_keyboard(explorable: Figure) -> None:
     assert explorable.said()
 
 
+@for_each(has('type="range"'))
 def test_every_slider_answers_to_the_mouse(explorable: Figure) -> None:
     for name, slider in explorable.enabled('input[type="range"]'):
         box = slider.bounding_box()
@@ -121,6 +155,7 @@ def test_every_slider_answers_to_the_mouse(explorable: Figure) -> None:
         assert values[0] < values[1]
 
 
+@for_each(lambda found: has("<select")(found) or has('type="checkbox"')(found))
 def test_choices_answer_to_the_keyboard(explorable: Figure) -> None:
     for selector, key in (("select", "ArrowDown"), ('input[type="checkbox"]', "Space")):
         for name, control in explorable.enabled(selector):
@@ -130,10 +165,9 @@ def test_choices_answer_to_the_keyboard(explorable: Figure) -> None:
             assert explorable.state()[name] != before
 
 
+@for_each(has("flow-play"))
 def test_play_runs_to_the_end_pauses_and_resets(explorable: Figure) -> None:
     play = explorable.figure.locator(".flow-play")
-    if play.count() == 0:
-        pytest.skip("nothing to play")
     opening = explorable.state()
     play.click()
     assert play.get_attribute("aria-label") == "Pause"
@@ -157,11 +191,11 @@ def test_play_runs_to_the_end_pauses_and_resets(explorable: Figure) -> None:
 
 
 def test_who_asked_for_less_motion_gets_steps(visit: Visitor) -> None:
-    path, name = FOUND[0]
-    seen = visit(path)
+    found = next(found for found in FOUND if found.scene == "flow")
+    seen = visit(found.path)
     seen.page.emulate_media(reduced_motion="reduce")
     seen.page.reload()
-    figure = Figure(seen.page, name)
+    figure = Figure(seen.page, found)
     play = figure.figure.locator(".flow-play")
     assert play.get_attribute("aria-label") == "Next moment"
     moments = []
@@ -173,10 +207,9 @@ def test_who_asked_for_less_motion_gets_steps(visit: Visitor) -> None:
     assert figure.state()["t"] == moments[-1]
 
 
+@for_each(has("flow-clear"))
 def test_points_are_drawn_by_mouse_and_keyboard(explorable: Figure) -> None:
     paper = explorable.figure.locator('canvas[role="application"]')
-    if explorable.figure.locator(".flow-clear").count() == 0:
-        pytest.skip("nothing to draw on")
     paper.scroll_into_view_if_needed()
     count = lambda: explorable.state()["count"]  # noqa: E731
     before = count()
@@ -194,10 +227,9 @@ def test_points_are_drawn_by_mouse_and_keyboard(explorable: Figure) -> None:
     assert count() == before
 
 
+@for_each(shows("solver", "density"))
 def test_the_start_is_dragged_by_mouse_and_keyboard(explorable: Figure) -> None:
-    scene, spec = explorable.spec()
-    if scene not in ("solver", "density"):
-        pytest.skip("no start in the plane to drag")
+    scene, spec = explorable.scene, explorable.spec
     paper = explorable.figure.locator('canvas[role="application"]')
     paper.scroll_into_view_if_needed()
     box = paper.bounding_box()
@@ -227,19 +259,11 @@ def test_the_start_is_dragged_by_mouse_and_keyboard(explorable: Figure) -> None:
 
 
 def test_a_finger_scrolls_the_page_unless_it_holds_the_start(visit: Visitor) -> None:
-    found = [
-        (path, name)
-        for path, name in FOUND
-        if re.search(rf'mount\("{name}",\s*solver\b', (BUILT / path).read_text(encoding="utf-8"))
-    ]
-    if not found:
-        pytest.skip("no start in the plane to drag")
-    path, name = found[0]
-    page = visit(path, width=390).page
-    figure = Figure(page, name)
+    found = next(found for found in FOUND if found.scene == "solver")
+    page = visit(found.path, width=390).page
+    figure = Figure(page, found)
     paper = figure.figure.locator('canvas[role="application"]')
     paper.evaluate("c => c.scrollIntoView({ block: 'center', behavior: 'instant' })")
-    _, spec = figure.spec()
     touch = page.context.new_cdp_session(page)
     for held in (True, False):
         figure.figure.locator(".flow-reset").evaluate("button => button.click()")
@@ -247,7 +271,7 @@ def test_a_finger_scrolls_the_page_unless_it_holds_the_start(visit: Visitor) -> 
         opening, before = figure.state()["starts"], page.evaluate("scrollY")
         box = paper.bounding_box()
         assert box is not None
-        unit = min(box["width"], box["height"]) / (2 * spec["window"])
+        unit = min(box["width"], box["height"]) / (2 * found.spec["window"])
         X, Y = (
             box["x"] + box["width"] / 2 + unit * opening[0],
             box["y"] + box["height"] / 2 - unit * opening[1],
@@ -263,10 +287,9 @@ def test_a_finger_scrolls_the_page_unless_it_holds_the_start(visit: Visitor) -> 
         assert (page.evaluate("scrollY") != before) != held
 
 
+@for_each(shows("averaging"))
 def test_the_point_of_an_average_is_moved_and_rides(explorable: Figure) -> None:
-    scene, spec = explorable.spec()
-    if scene != "averaging":
-        pytest.skip("no point in space-time")
+    spec = explorable.spec
     paper = explorable.figure.locator('canvas[role="application"]')
     paper.scroll_into_view_if_needed()
     box = paper.bounding_box()
@@ -294,10 +317,9 @@ def test_the_point_of_an_average_is_moved_and_rides(explorable: Figure) -> None:
     assert explorable.state()["x"] == pytest.approx(x, abs=1e-9)
 
 
+@for_each(shows("paths"))
 def test_the_ends_of_all_paths_are_the_same(explorable: Figure) -> None:
-    scene, spec = explorable.spec()
-    if scene != "paths":
-        pytest.skip("one path")
+    spec = explorable.spec
     seen = []
     for path in spec["paths"]:
         if len(spec["paths"]) > 1:
@@ -327,10 +349,9 @@ def field(described: dict[str, Any]) -> Field:
     )
 
 
+@for_each(shows("flow", "solver"))
 def test_what_it_shows_is_what_flowlib_computes(explorable: Figure) -> None:
-    scene, spec = explorable.spec()
-    if scene not in ("flow", "solver"):
-        pytest.skip(f"the scene {scene} is held against flowlib in tests of its own")
+    spec = explorable.spec
     for name, described in spec["fields"].items():
         for method in spec["methods"]:
             for control, value in (("field", name), ("method", method)):
@@ -349,10 +370,9 @@ def test_what_it_shows_is_what_flowlib_computes(explorable: Figure) -> None:
                 np.testing.assert_allclose(shown, computed.numpy(), rtol=1e-6, atol=1e-6)
 
 
+@for_each(has("<canvas"))
 def test_colors_follow_the_page(explorable: Figure) -> None:
     canvas = explorable.figure.locator("canvas")
-    if canvas.count() == 0:
-        pytest.skip("its pictures are SVG, whose colors are the style sheet's")
     light = canvas.first.evaluate("c => c.toDataURL()")
     explorable.page.evaluate("document.documentElement.dataset.theme = 'dark'")
     explorable.page.wait_for_timeout(150)
@@ -363,14 +383,59 @@ PICTURE = """figure => [...figure.querySelectorAll("svg, img, canvas")].some(
   (picture) => picture.checkVisibility() && picture.getBoundingClientRect().width > 100)"""
 
 
+@for_each()
 def test_paper_shows_a_picture(explorable: Figure) -> None:
     explorable.page.emulate_media(media="print")
     assert explorable.figure.evaluate(PICTURE)
 
 
-def test_a_page_without_scripts_shows_every_picture(visit: Visitor) -> None:
-    pages = {path: visit(path, scripts=False).page for path in {path for path, _ in FOUND}}
-    for path, name in FOUND:
-        figure = pages[path].locator(f'[data-flow-explorable="{name}"]').first
+# Heights, shapes and pictures of the panels: in the page as it stands
+PANELS = """figure => [...figure.querySelectorAll(".flow-paper")].map((paper) => {
+  const { width, height } = paper.getBoundingClientRect();
+  const pictures = [...paper.querySelectorAll(".flow-still > svg")].filter((svg) => svg.getClientRects().length);
+  const boxes = pictures.map((svg) => [svg.getBoundingClientRect().height, svg.viewBox.baseVal]);
+  return [width, height, boxes.map(([height, { width: w, height: h }]) => [height, w / h])];
+})"""
+
+
+HEIGHTS = "figures => figures.map((figure) => figure.getBoundingClientRect().height)"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("chapter", sorted({found.path for found in FOUND}))
+def test_nothing_moves_when_a_figure_comes_to_life(visit: Visitor, chapter: str, width: int) -> None:
+    bare = visit(chapter, scripts=False, width=width).page
+    live = visit(chapter, width=width).page
+    live.add_style_tag(content="section { content-visibility: visible !important }")
+    before = live.locator(".flow-explorable").evaluate_all(HEIGHTS)
+    for found in found_on(chapter):
+        figures = [page.locator(f'[data-flow-explorable="{found.name}"]').first for page in (bare, live)]
+        figures[0].scroll_into_view_if_needed()
+        Figure(live, found)
+        assert figures[0].evaluate(PICTURE)  # also where there are no scripts
+        still, drawn = (figure.evaluate(PANELS) for figure in figures)
+        assert len(still) == found.html.count("<canvas")
+        for (w, h, pictures), (live_w, live_h, _) in zip(still, drawn, strict=True):
+            assert [w, h] == pytest.approx([live_w, live_h], abs=0.5)
+            assert pictures == [pytest.approx([h, w / h], rel=0.01)]  # one, of the same height and shape
+    assert live.locator(".flow-explorable").evaluate_all(HEIGHTS) == pytest.approx(before, abs=1)
+
+
+def test_without_a_still_the_page_draws_the_picture_itself(browser: Browser, monkeypatch: Any) -> None:
+    monkeypatch.setattr(still, "available", lambda: False)  # as in Colab
+    html = spacetime_explorer()._repr_html_()
+    assert '<svg class="flow-at' not in html
+    page = browser.new_page()
+    page.set_content(f"<!doctype html><body>{html}{html}")  # and run twice
+    for figure in page.locator(".flow-explorable").all():
         figure.scroll_into_view_if_needed()
-        assert figure.evaluate(PICTURE)
+        figure.and_(page.locator("[data-live]")).wait_for()
+        canvas = figure.locator("canvas")
+        drawn = canvas.evaluate(
+            "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(Boolean)"
+        )
+        box = canvas.bounding_box()
+        assert drawn and box and box["height"] == pytest.approx(box["width"] * 470 / 752, rel=0.01)
+    page.emulate_media(media="print")
+    assert figure.evaluate(PICTURE)
+    page.close()

@@ -1,0 +1,48 @@
+"""Each script and style sheet of the chapters' outputs once a page.
+
+An output of flowcourse is whole by itself, as Colab and JupyterLab need it: it carries its scripts and style sheets in
+elements with the attribute `data-flow` (flowcourse/assets.py). A page of the book holds many outputs. Of equal
+elements it keeps the first, and its scripts wait until the page stands, in their order: an inline module does, over
+http and from a file.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+CARRIED = re.compile(r"<(style|script) data-flow>.*?</\1>", re.DOTALL)
+
+
+def kept_once(outputs: list[str]) -> list[str]:
+    """The HTML of a page's outputs, in order, without the carried elements that an earlier one has."""
+    seen: set[str] = set()
+
+    def keep(found: re.Match[str]) -> str:
+        if found[0] in seen:
+            return ""
+        seen.add(found[0])
+        return (
+            found[0].replace("<script data-flow>", '<script type="module">', 1).replace(" data-flow>", ">", 1)
+        )
+
+    return [CARRIED.sub(keep, output) for output in outputs]
+
+
+def once_a_page(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Rewrite the outputs of one page."""
+    if app.builder.format != "html":
+        return
+    outputs = [node for node in doctree.findall(nodes.raw) if "data-flow" in node.astext()]
+    for node, text in zip(outputs, kept_once([node.astext() for node in outputs]), strict=True):
+        node.replace_self(nodes.raw("", text, format="html"))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("doctree-resolved", once_a_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,23 @@
+"""The scenes: explorables that chapters show, each with its script beside it."""
+
+from flowcourse.scenes.averaging import averaging_explorer
+from flowcourse.scenes.density import density_explorer
+from flowcourse.scenes.flow import flow_explorer
+from flowcourse.scenes.frames import frames_explorable
+from flowcourse.scenes.layers import layers_explorer
+from flowcourse.scenes.paths import paths_explorer
+from flowcourse.scenes.solver import solver_explorer
+from flowcourse.scenes.spacetime import spacetime_explorer
+from flowcourse.scenes.variables import change_of_variables_explorer
+
+__all__ = [
+    "averaging_explorer",
+    "change_of_variables_explorer",
+    "density_explorer",
+    "flow_explorer",
+    "frames_explorable",
+    "layers_explorer",
+    "paths_explorer",
+    "solver_explorer",
+    "spacetime_explorer",
+]
