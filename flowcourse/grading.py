@@ -128,7 +128,7 @@ def guarded(function: Any, signature: str) -> Answer:
         for name, given, left in zip(names, arguments, mine, strict=False):
             if isinstance(given, Tensor) and not torch.equal(given, left.detach()):
                 raise GradeError(
-                    f"{name} was modified in place, and the caller needs it again: write {name} = {name} + ..., not "
+                    f"{name} was modified in place, or a part of it, and the caller needs it again: write {name} = {name} + ..., not "
                     f"{name} += ... (nor a method whose name ends in an underscore)"
                 )
         if drawn and "generator" in names:
