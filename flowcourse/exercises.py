@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flowcourse.grading import Answer, GradeError, Mistake, Probe, grade
+from flowcourse.grading import Answer, GradeError, Grader, Mistake, Probe
 
 __all__ = ["Exercise", "ExerciseError", "GradeError", "Option", "check", "choice", "exercise", "find", "hint"]
 
@@ -77,11 +77,8 @@ def exercise(
     insight: str,
 ) -> None:
     """Declare an exercise whose answer is the function `signature`, measured by the probes one after the other."""
-
-    def diagnose(answer: Any) -> None:
-        grade(answer, signature, probes, right, mistakes)
-
-    _EXERCISES[number] = Exercise(number, title, diagnose, hints, insight, right, tuple(mistakes))
+    grade = Grader(signature, probes, right, mistakes)
+    _EXERCISES[number] = Exercise(number, title, grade, hints, insight, right, tuple(mistakes))
 
 
 def choice(number: str, title: str, question: str, *options: Option, hints: tuple[str, str, str]) -> None:

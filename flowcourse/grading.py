@@ -56,45 +56,63 @@ class Probe:
     tolerance: float = 1e-6
     beside: Callable[[Answer, Any], Any] | None = None
 
-    def of(self, function: Answer, result: Any) -> Any:
-        """The measurement of another function, to be compared with the reader's result."""
-        return self.beside(function, result) if self.beside else self.measure(function)
 
+class Grader:
+    """Grades answers that are functions `signature`: `Grader(...)(answer)` returns if the answer is right on each probe.
 
-def grade(
-    answer: Any, signature: str, probes: Sequence[Probe], right: Answer, mistakes: Sequence[Mistake]
-) -> None:
-    """Return if the answer measures like `right` on each probe, else raise GradeError with a diagnosis."""
-    mine, known = guarded(answer, signature), guarded(right, signature)
-    for i, probe in enumerate(probes):
-        reason = probe.otherwise if isinstance(probe.otherwise, str) else ""
-        try:
-            result = probe.measure(mine)
-        except GradeError as error:
-            raise GradeError(f"{reason} ({error})") if i and reason else error from error.__cause__
-        expected = probe.of(known, result)
-        if alike(result, expected, probe.tolerance):
-            continue
-        for diagnosis, wrong in mistakes:
-            other = guarded(wrong, signature)
-            if _matches(probe, other, result) and all(
-                _matches(earlier, other, earlier.measure(known))
-                for earlier in probes[:i]
-                if not earlier.beside
-            ):
-                raise GradeError(diagnosis)
-        try:
-            require(result, expected, signature)
-        except GradeError as error:
-            raise GradeError(f"{reason} ({error})") if reason else error from None
-        raise GradeError(reason or probe.otherwise(result, expected, mine))  # type: ignore[operator]
+    Raises:
+        GradeError: when called with an answer that is not right, with a diagnosis.
+    """
 
+    def __init__(
+        self, signature: str, probes: Sequence[Probe], right: Answer, mistakes: Sequence[Mistake]
+    ) -> None:
+        self.signature, self.probes, self.mistakes = signature, probes, mistakes
+        self.known = [guarded(function, signature) for function in (right, *(wrong for _, wrong in mistakes))]
+        self.measured: dict[tuple[int, int], Any] = {}
 
-def _matches(probe: Probe, function: Answer, result: Any) -> bool:
-    try:
-        return alike(probe.of(function, result), result, probe.tolerance)
-    except Exception:  # a mistake may fail where the reader's answer does not
-        return False
+    def __call__(self, answer: Any) -> None:
+        """Grade one answer."""
+        mine = guarded(answer, self.signature)
+        for i, probe in enumerate(self.probes):
+            reason = probe.otherwise if isinstance(probe.otherwise, str) else ""
+            try:
+                result = probe.measure(mine)
+            except GradeError as error:
+                raise GradeError(f"{reason} ({error})") if i and reason else error from error.__cause__
+            if alike(result, right := self.measure(i, 0, result), probe.tolerance):
+                continue
+            for j, (diagnosis, _) in enumerate(self.mistakes, 1):
+                if alike(result, self.measure(i, j, result), probe.tolerance) and self.right_before(i, j):
+                    raise GradeError(diagnosis)
+            try:
+                require(result, right, self.signature)
+            except GradeError as error:
+                raise GradeError(f"{reason} ({error})") if reason else error from None
+            raise GradeError(
+                probe.otherwise if isinstance(probe.otherwise, str) else probe.otherwise(result, right, mine)
+            )
+
+    def measure(self, i: int, j: int, result: Any) -> Any:
+        """What probe i says of the right answer, j = 0, or of a mistake; without `beside` it is measured only once."""
+        probe = self.probes[i]
+        if probe.beside or (i, j) not in self.measured:
+            try:
+                value = probe.beside(self.known[j], result) if probe.beside else probe.measure(self.known[j])
+            except Exception:  # a mistake may fail where the reader's answer does not
+                if j == 0:
+                    raise
+                value = NotImplemented  # is like nothing
+            self.measured[i, j] = value
+        return self.measured[i, j]
+
+    def right_before(self, i: int, j: int) -> bool:
+        """Whether mistake j is right on all probes before the i-th, as the reader's answer was."""
+        return all(
+            alike(self.measure(k, j, None), self.measure(k, 0, None), probe.tolerance)
+            for k, probe in enumerate(self.probes[:i])
+            if not probe.beside
+        )
 
 
 # Calling what a reader wrote

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -438,13 +439,18 @@ def _log_p(log_likelihood: Answer) -> Any:
     return result
 
 
+@cache
+def _limit() -> Tensor:
+    return _likelihood()(_field, X_1, 400)
+
+
 def _log_p_off(result: Tensor, right: Tensor, log_likelihood: Answer) -> str:
     for n in (*range(1, 16), 20, 50, 100):
         if alike(result, _likelihood()(_field, X_1, n)):
             return (
                 f"this is right for {n} midpoint steps, and {STEPS} were asked for: use the argument `steps`"
             )
-    at, truth = worst(result, right), _likelihood()(_field, X_1, 400)
+    at, truth = worst(result, right), _limit()
     told = (
         f"with {STEPS} midpoint steps the point {show(X_1[at])} has log p₁ = {right[at]:.4f}, and {truth[at]:.4f} in "
         f"the limit of many steps; yours is {result[at]:.4f}"
