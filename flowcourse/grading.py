@@ -49,16 +49,18 @@ class Probe:
         otherwise: the diagnosis where no mistake measures the same, as a text or from (result, right result, answer).
         tolerance: of the comparison, relative to the largest entry.
         beside: how the right answer and the mistakes are measured, from (function, the reader's result), if not alike.
+        what: the name of what is measured, where it is not what the answer itself returns.
     """
 
     measure: Callable[[Answer], Any]
     otherwise: str | Callable[[Any, Any, Answer], str]
     tolerance: float = 1e-6
     beside: Callable[[Answer, Any], Any] | None = None
+    what: str = ""
 
 
 class Grader:
-    """Grades answers that are functions `signature`: `Grader(...)(answer)` returns if the answer is right on each probe.
+    """Grades answers that are functions: `Grader(...)(answer)` returns if the answer is right on each probe.
 
     Raises:
         GradeError: when called with an answer that is not right, with a diagnosis.
@@ -85,10 +87,11 @@ class Grader:
             for j, (diagnosis, _) in enumerate(self.mistakes, 1):
                 if alike(result, self.measure(i, j, result), probe.tolerance) and self.right_before(i, j):
                     raise GradeError(diagnosis)
-            try:
-                require(result, right, self.signature)
-            except GradeError as error:
-                raise GradeError(f"{reason} ({error})") if reason else error from None
+            if isinstance(right, Tensor):
+                try:
+                    require(result, right, probe.what or self.signature)
+                except GradeError as error:
+                    raise GradeError(f"{reason} ({error})") if reason else error from None
             raise GradeError(
                 probe.otherwise if isinstance(probe.otherwise, str) else probe.otherwise(result, right, mine)
             )
@@ -146,8 +149,8 @@ def guarded(function: Any, signature: str) -> Answer:
         for name, given, left in zip(names, arguments, mine, strict=False):
             if isinstance(given, Tensor) and not torch.equal(given, left.detach()):
                 raise GradeError(
-                    f"{name} was modified in place, or a part of it, and the caller needs it again: write {name} = {name} + ..., not "
-                    f"{name} += ... (nor a method whose name ends in an underscore)"
+                    f"{name} was modified in place, or a part of it, and the caller needs it again: "
+                    f"write {name} = {name} + ..., not {name} += ... (nor a method whose name ends in an underscore)"
                 )
         if drawn and "generator" in names:
             raise GradeError(
@@ -261,12 +264,12 @@ def numbers(
 
 
 def gradient(loss: Any, parameter: Tensor) -> Tensor:
-    """The derivative of a loss in a parameter of the field; NaN where the loss does not hang on it at all."""
+    """The derivative of a loss in a parameter of the field; 0 where the loss does not hang on it at all."""
     if isinstance(loss, Tensor) and loss.requires_grad:
         (slope,) = torch.autograd.grad(loss, parameter, allow_unused=True)
         if slope is not None:
             return slope
-    return torch.full_like(parameter.detach(), torch.nan)
+    return torch.zeros_like(parameter.detach())
 
 
 def _short(value: Any) -> str:
@@ -294,13 +297,8 @@ def alike(a: Any, b: Any, tolerance: float = 1e-6) -> bool:
     return a is None and b is None
 
 
-def require(result: Any, like: Any, what: str) -> None:
-    """Raise GradeError if result is not a finite tensor of the shape and dtype of `like` (or a sequence of such)."""
-    if isinstance(like, list | tuple):
-        for part, other in zip(result, like, strict=False):
-            require(part, other, what)
-    if not isinstance(like, Tensor):
-        return
+def require(result: Any, like: Tensor, what: str) -> None:
+    """Raise GradeError if result is not a finite tensor of the shape and dtype of `like`."""
     if not isinstance(result, Tensor):
         raise GradeError(f"{what} must be a tensor of shape {tuple(like.shape)}, not {_short(result)}")
     if result.shape != like.shape:

@@ -282,7 +282,11 @@ def _first_step(name: str) -> Probe:
             f"where the table has {len(table[1])} stages"
         )
 
-    return Probe(lambda runge_kutta: _stepper(runge_kutta, table)(Counted(_swirl), START, TIME, LENGTH), told)
+    return Probe(
+        lambda runge_kutta: _stepper(runge_kutta, table)(Counted(_swirl), START, TIME, LENGTH),
+        told,
+        what="step(v, x, t, h)",
+    )
 
 
 def _evaluations(runge_kutta: Answer) -> Tensor:
@@ -454,12 +458,6 @@ def _still(x: Tensor, t: Any) -> Tensor:
 def _solver(**mistake: Any) -> Answer:
     """adaptive(v, x, t0, t1, tol) with one part exchanged."""
     return lambda v, x, t0, t1, tol: _adapt(v, x, t0, t1, tol, **mistake)
-
-
-def _divides_by_zero(v: Field, x: Tensor, t0: float, t1: float, tol: float) -> Any:
-    if v(x, t0).equal(v(x + 1, t1)):
-        raise ZeroDivisionError("float division by zero")
-    return _adapt(v, x, t0, t1, tol)
 
 
 T0, T1, TOL = 0.2, 2.1, 0.01
