@@ -1,8 +1,8 @@
 """Exercises that grade themselves, with answers that diagnose instead of saying "wrong".
 
 Each chapter has a module `chapter_NN` that declares its exercises with `choice` (pick one statement) and `exercise` (a
-number, a formula or code, with the mistakes that can be made). Readers call `check`, `hint`, `hints` and `quiz` with the
-exercise's number.
+number, a formula or code, with the mistakes that can be made). Readers call `check`, `hint`, `hints` and `quiz` with
+the number of an exercise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How an answer that is a function is graded: it runs beside the right answer and every known mistake, on the same probes.
+"""How an answer that is a function is graded: it runs beside the right answer and the known mistakes on the same probes.
 
 A mistake is a diagnosis and a function that makes it, with the reader's signature. A probe measures a function: what it
 returns for some arguments, how often it asks a field, what gradient it lets through. An answer whose measurement is not
@@ -26,7 +26,7 @@ import flowlib
 Answer = Callable[..., Any]
 Mistake = tuple[str, Answer]
 
-LINES = 200_000  # of the reader's code that one call may run
+STEPS = 1_000_000  # of Python's, some ten to a line of the reader's code, that one call may take
 EVALUATIONS = 5_000  # of a field by one answer
 
 
@@ -165,11 +165,7 @@ def guarded(function: Any, signature: str) -> Answer:
 def _copy(argument: Any) -> Any:
     if isinstance(argument, Generator):
         return Generator().set_state(argument.get_state())
-    return (
-        argument.detach().clone().requires_grad_(argument.requires_grad)
-        if isinstance(argument, Tensor)
-        else argument
-    )
+    return argument.clone() if isinstance(argument, Tensor) else argument
 
 
 _LIBRARIES = (
@@ -184,19 +180,20 @@ def _by_the_reader(file: str) -> bool:
 
 
 def _watched(function: Answer, *arguments: Any) -> Any:
-    """function(*arguments), given up after so many lines of the reader's code that it would never end."""
+    """function(*arguments), given up after so many steps of the reader's code that it would never end."""
     if sys.gettrace():  # a debugger is watching already
         return function(*arguments)
-    left = LINES
+    left = STEPS
 
     def watch(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal left
         if not _by_the_reader(frame.f_code.co_filename):
             return None
-        left -= event == "line"
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        left -= event == "opcode"
         if left < 0:
             raise GradeError(
-                f"after {LINES:,} lines your code has not come to an end: is there a loop that never stops? It was in "
+                f"after {STEPS:,} steps your code has not come to an end: is there a loop that never stops? It was in "
                 f"line {frame.f_lineno} of your code"
             )
         return watch

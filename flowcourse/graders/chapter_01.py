@@ -199,7 +199,10 @@ FROZEN = (
     "be given the current time"
 )
 BACKWARDS = "time runs backwards: "
-ONE_WAY = "The inverse flow is the same loop with a negative step; a loop such as `while t < t1`, or abs(t1 - t0), breaks it"
+ONE_WAY = (
+    "The inverse flow is the same loop with a negative step; a loop such as `while t < t1`, or abs(t1 - t0), breaks "
+    "it"
+)
 
 
 def _travel(t0: float, t1: float, steps: int) -> Callable[[Answer], Any]:
@@ -541,7 +544,7 @@ def _leak(spin: Answer, covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _leaks(spin: Answer) -> list[Tensor]:
-    """1 plus the leak of the field for each covariance, its largest entry scaled to 1 if there is a leak; the fields."""
+    """1 plus the leak of the field for each covariance, its largest entry 1 if there is a leak; and the fields."""
     leaks = []
     for covariance in COVARIANCES:
         across, div = _leak(spin, covariance)

@@ -470,7 +470,7 @@ def _slope(log_likelihood: Answer) -> Tensor:
     return gradient(result.sum(), theta)
 
 
-UNTRAINABLE = "the value is right, but its gradient with respect to the parameters of v, with which one trains, is not: "
+UNTRAINABLE = "the value is right, but its gradient in the parameters of v, with which one trains, is not: "
 
 
 exercise(

@@ -363,8 +363,8 @@ exercise(
     Probe(on(LOG_P + 2000, U), _beyond(2000, "overflows")),
     Probe(
         on(LOG_P + APART, U),
-        "right, but not when one point is much farther out than another: subtract the largest log_p of each point (over "
-        "dim=1), not that of the whole batch",
+        "right, but not when one point is much farther out than another: subtract the largest log_p of each point "
+        "(over dim=1), not that of the whole batch",
     ),
     right=_marginal(lambda p: p.right),
     mistakes=[

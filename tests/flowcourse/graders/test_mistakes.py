@@ -1,4 +1,4 @@
-"""Every answer that a grader knows, and those that it does not declare, run through it: right ones pass, each wrong one is named."""
+"""Answers that graders declare, and those that they do not: right ones pass, and each wrong one is named."""
 
 import re
 import runpy
