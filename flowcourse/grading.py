@@ -1,4 +1,4 @@
-"""How an answer that is a function is graded: it runs beside the right answer and the known mistakes on the same probes.
+"""How an answer that is a function is graded: it runs beside the right answer and the known mistakes, on probes.
 
 A mistake is a diagnosis and a function that makes it, with the reader's signature. A probe measures a function: what it
 returns for some arguments, how often it asks a field, what gradient it lets through. An answer whose measurement is not
@@ -26,7 +26,7 @@ import flowlib
 Answer = Callable[..., Any]
 Mistake = tuple[str, Answer]
 
-STEPS = 1_000_000  # of Python's, some ten to a line of the reader's code, that one call may take
+STEPS = 300_000  # of Python's, some ten to a line of the reader's code, that one call may take
 EVALUATIONS = 5_000  # of a field by one answer
 
 

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from flowcourse.exercises import Option, choice, exercise
-from flowcourse.grading import Answer, Counted, GradeError, Probe, from_parts, numbers, on, show, worst
+from flowcourse.grading import (
+    Answer,
+    Counted,
+    GradeError,
+    Probe,
+    from_parts,
+    numbers,
+    on,
+    require,
+    show,
+    worst,
+)
 from flowlib.solvers import RK4, odeint
 
 Field = Callable[[Tensor, Any], Tensor]
@@ -523,15 +534,7 @@ def _leak(spin: Answer, covariance: Tensor) -> tuple[Tensor, Tensor]:
 
     def w(x: Tensor) -> Tensor:
         value = spin(x, covariance)
-        if not isinstance(value, Tensor) or value.shape != x.shape or value.dtype != x.dtype:
-            what = (
-                f"shape {tuple(value.shape)} in {value.dtype}" if isinstance(value, Tensor) else type(value)
-            )
-            raise GradeError(
-                f"spin(x, covariance) must have the shape {tuple(x.shape)} in {x.dtype}, not {what}"
-            )
-        if not value.isfinite().all():
-            raise GradeError("spin(x, covariance) holds NaN or infinity")
+        require(value, x, "spin(x, covariance)")
         return value.detach()
 
     if not w(CLOUD).any():
