@@ -15,6 +15,7 @@ from flowcourse.grading import (
     Counted,
     GradeError,
     Probe,
+    alike,
     from_parts,
     numbers,
     on,
@@ -537,9 +538,13 @@ def _leak(spin: Answer, covariance: Tensor) -> tuple[Tensor, Tensor]:
         require(value, x, "spin(x, covariance)")
         return value.detach()
 
-    if not w(CLOUD).any():
+    if not w(CLOUD).any(1).all():
         raise GradeError(
             "w = 0 leaves p as it is, since nothing moves; find a field that moves every point but 0"
+        )
+    if not alike(w(CLOUD[2:]), w(CLOUD)[2:]):
+        raise GradeError(
+            "the velocity at a point must depend on that point alone, not on the others in the batch"
         )
     h = 1e-4 * torch.eye(2, dtype=torch.float64)
     slopes = [(w(CLOUD + e) - w(CLOUD - e))[:, i] / 2e-4 for i, e in enumerate(h)]  # central differences

@@ -194,7 +194,7 @@ def _net(a: Tensor) -> tuple[Tensor, Tensor]:
             f"net takes the two coordinates that stay, (B, 2), and was given shape {tuple(a.shape)}"
         )
     m, s = torch.sin(a @ MIX + 0.3).split(2, dim=-1)
-    return 2 * m, s
+    return 2 * m, 1.5 * s
 
 
 def _log_normal(*halves: Tensor) -> Tensor:

@@ -263,19 +263,24 @@ def _estimate(hutchinson: Answer) -> Any:
 
 def _passes(hutchinson: Answer) -> Tensor:
     """How many backward passes go through the velocity, at least 1 (differentiation forwards needs none)."""
-    passes = 0
+    calls = passes = 0
 
     def note(_: Tensor) -> None:
         nonlocal passes
         passes += 1
 
     def watched(x: Tensor, t: Any) -> Tensor:
-        velocity = _field(x, t)
+        nonlocal calls
+        calls, velocity = calls + 1, _field(x, t)
         if velocity.requires_grad:
             velocity.register_hook(note)
         return velocity
 
     hutchinson(watched, PLACES, 0.3, NOISE)
+    if calls > 1:
+        raise GradeError(
+            f"the number is right, from {calls} evaluations of v: one is enough, and one backward pass"
+        )
     return torch.tensor(max(passes, 1))
 
 
@@ -478,6 +483,10 @@ exercise(
     "A likelihood from scratch",
     "log_likelihood(v, x_1, steps)",
     Probe(_log_p, _log_p_off),
+    Probe(
+        lambda log_likelihood: log_likelihood(Counted(_field), X_1, 4),
+        f"right for {STEPS} steps and wrong for 4: use the argument `steps` throughout",
+    ),
     Probe(
         _slope,
         f"{UNTRAINABLE}something on the way is detached (no_grad, .detach(), .item(), or torch.autograd.grad without "

@@ -123,6 +123,9 @@ exercise(
     "velocity(x, t)",
     Probe(on(COIN_X, COIN_T), _coin_off),
     Probe(
+        on(0.4 * COIN_X, 0.95 + 0 * COIN_T), "right until t = 0.7, wrong at t = 0.95: is something clamped?"
+    ),
+    Probe(
         on(COIN_X, 0 * COIN_T),
         "right for t > 0, but at t = 0 the velocity is the mean of the data less x, -x",
     ),

@@ -165,4 +165,10 @@ WRONG = [
     ("1.6", lambda x, S: x @ torch.tensor([[0.6, 2.0], [-0.5, -0.6]], dtype=x.dtype), "must vanish"),
     ("1.6", lambda x, S: x[:, 0], "shape"),
     ("1.6", lambda x: x, "TypeError"),
+    ("1.4", lambda v, x, t0, t1, steps: flow_map(v, x, t0, t1, 4), "t1 < t0 it fails"),
+    ("1.5", lambda *a: residual(*a).abs(), "the terms are"),
+    ("1.5", lambda log_prob, v, x, t: residual(log_prob, v, x.zero_(), t), "x was modified in place"),
+    ("1.6", lambda x, S: (x[:, :1] > 0) * (x @ (QUARTER @ S.inverse()).T), "every point but 0"),
+    ("1.6", lambda x, S: x.norm() * (x @ (QUARTER @ S.inverse()).T), "that point alone"),
+    ("1.6", lambda x, S: torch.nn.functional.normalize(x @ (QUARTER @ S.inverse()).T), "must vanish"),
 ]

@@ -141,4 +141,16 @@ WRONG = [
     ("2.5", lambda *a: right_bits(*a).tolist(), "list"),
     ("2.5", lambda f, x: x, "TypeError"),
     ("2.5", 4.09, "function bpd"),
+    ("2.3", lambda m1, s1, m2, s2: kl(m1, s1, m2.sub_(m1), s2), "m2 was modified in place"),
+    (
+        "2.4",
+        lambda y, net: right_coupling(y, lambda a: (net(a)[0], net(a)[1].clamp(-1, 1))),
+        "the sum of s is",
+    ),
+    (
+        "2.5",
+        lambda f, x, n, g: right_bits(f, x, n, torch.Generator().manual_seed(0)),
+        "one call of torch.rand",
+    ),
+    ("2.5", lambda f, x, n, g: right_bits(f, x, n, None), "global generator"),
 ]

@@ -51,6 +51,7 @@ def likelihood(
     delay=0.5,
     final=lambda log_p: log_p,
     end=lambda x_0, x_1: x_0,
+    divergence=divergence,
 ):
     """A midpoint solver with one part exchanged, written independently of the grader's."""
 
@@ -111,6 +112,14 @@ def overwrites_points(v, x_1, steps):
     return result
 
 
+def by_chapter(v, x, t):
+    """An exact divergence that training cannot see."""
+    x = x.detach().requires_grad_()
+    u = v(x, t)
+    rows = [torch.autograd.grad(u[:, i].sum(), x, retain_graph=True)[0] for i in range(x.shape[1])]
+    return sum(row[:, i] for i, row in enumerate(rows))
+
+
 RIGHT = [
     ("3.3", gradients),
     ("3.3", gradients_by_autograd),
@@ -150,4 +159,16 @@ WRONG = [
     ("3.5", likelihood(final=lambda log_p: log_p.log()), "NaN"),
     ("3.5", lambda v, x: x, "TypeError"),
     ("3.5", 3.0, "function log_likelihood"),
+    ("3.3", lambda *a: [abs(g) for g in gradients(*a)], "dL/dk is right, dL/dx₀ is not"),
+    ("3.4", lambda v, x, t, e: hutchinson(v, x, t, e.sign()), "at the point"),
+    (
+        "3.4",
+        lambda v, x, t, e: (v(x + 1e-6 * e, t) - v(x - 1e-6 * e, t)).mul(e).sum(1) / 2e-6,
+        "2 evaluations of v",
+    ),
+    ("3.4", lambda v, x, t, e: hutchinson(v, x.mul_(2), t, e), "x was modified in place"),
+    ("3.5", lambda v, x_1, steps: likelihood()(v, x_1, 6), "right for 6 steps and wrong for 4"),
+    ("3.5", lambda v, x_1, steps: likelihood()(v, x_1, 2 * steps), "right for 12 midpoint steps, and 6"),
+    ("3.5", lambda v, x_1, steps: likelihood()(v, x_1, steps).detach(), "something on the way is detached"),
+    ("3.5", likelihood(divergence=by_chapter), "the divergence is detached"),
 ]

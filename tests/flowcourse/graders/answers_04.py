@@ -141,6 +141,11 @@ def divides_by_t(x, t, points):  # v = (x - E[x_0|x]) / t
     return (x - e_0) / t[:, None]
 
 
+def half_detached(v, x_0, x_1, t, s):
+    d = v((1 - s) * x_0 + s * x_1, t) - (x_1 - x_0)
+    return (d * d.detach()).flatten(1).sum(1).mean()
+
+
 RIGHT = [
     ("4.3", velocity),
     ("4.3", velocity_by_sigmoid),
@@ -259,4 +264,10 @@ WRONG = [
     ("4.6", lambda a, s: "much", "a number"),
     ("4.6", lambda s: s, "TypeError"),
     ("4.6", 1.5, "function floor"),
+    ("4.3", lambda x, t: velocity(x, t.clamp(max=0.8)), "wrong at t = 0.95"),
+    ("4.3", lambda x, t: velocity(x, t.clamp(min=1e-3)), "at t = 0 the velocity"),
+    ("4.3", lambda x, t: (velocity(x, t) * (1 - t)) / (1 - t + 1e-3), "yours is"),
+    ("4.4", loss_from(half_detached), "a part of it is detached"),
+    ("4.5", lambda x, t, points: exact_velocity(x, t, points.add_(1)), "points was modified in place"),
+    ("4.6", lambda a, s: math.pi / 4 * (a * a + s * s), "yours is"),
 ]

@@ -168,6 +168,22 @@ def limited(factor):
     return lambda eps, tol, accepted: min(5.0, max(0.2, factor(eps, tol)))
 
 
+def divides_by_zero(v, x, t0, t1, tol):
+    t, h, times = t0, (t1 - t0) / 10, [t0]
+    while t < t1:
+        last = h >= t1 - t
+        h = min(h, t1 - t)
+        k_1 = v(x, t)
+        k_2 = v(x + h * k_1, t + h)
+        eps = (h / 2 * (k_2 - k_1)).square().mean().sqrt().item()
+        if eps <= tol:
+            x = x + h / 2 * (k_1 + k_2)
+            t = t1 if last else t + h
+            times.append(t)
+        h = h * min(5.0, max(0.2, 0.9 * math.sqrt(tol / eps)))
+    return x, times
+
+
 RIGHT = [
     ("5.3", theta_method),
     ("5.3", lambda theta: torch.tensor(theta_method(theta))),
@@ -214,4 +230,7 @@ WRONG = [
     ("5.5", lambda v, x, t0, t1, tol: adaptive(v, x.add_(1), t0, t1, tol), "in place"),
     ("5.5", lambda v: v, "TypeError"),
     ("5.5", None, "function adaptive"),
+    ("5.3", lambda s: (*theta_method(s), 0.0), "three numbers .*, not 4"),
+    ("5.5", divides_by_zero, r"eps is exactly 0.*ZeroDivisionError.*line \d+ of your code"),
+    ("5.5", lambda v, x, t0, t1, tol: (x, [t0, math.nan]), "accepted times|t1 = 2.1"),
 ]

@@ -140,4 +140,13 @@ WRONG = [
     ("6.6", lambda v, x, t: score(v, x, t) + 1, "Test it on x₁ = 0"),
     ("6.6", lambda v, x, t: score(v, x, t).sum(1), "shape"),
     ("6.6", lambda v, x: v, "TypeError"),
+    ("6.3", lambda x, t, z: z - 3 / (1 - t) * (x - t * z), "but x - t z is multiplied by -27"),
+    ("6.3", lambda x, t, z: z - 2 / (1 - t) * (x - t * z) ** 3, "grow linearly"),
+    ("6.3", lambda x, t, z: velocity(x, t.add_(0.1), z), "t was modified in place"),
+    ("6.4", lambda v, *a: loss(lambda x, t: v(x, t[:, None]), *a), r"not \(7, 1\)"),
+    ("6.4", lambda v, *a: loss(lambda x, t: v(x, t.mean()), *a), "should be"),
+    ("6.4", lambda v, *a: loss(lambda x, t: (v(x, t) + v(x, t).detach()) / 2, *a), "or not all of it"),
+    ("6.5", lambda log_p, u: marginal(log_p.sub_(log_p.max()), u), "log_p was modified in place"),
+    ("6.6", lambda v, x, t: score(v.mul_(1), x.sub_(1), t), "x was modified in place"),
+    ("6.6", lambda v, x, t: (t * v - x) / (1 - t + 1e-5), "Test it on"),
 ]
