@@ -9,15 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowcourse.exercises import (
+from flowcourse.exercises import Option, choice, exercise
+from flowcourse.grading import (
+    Answer,
+    Counted,
     GradeError,
-    Option,
-    agree,
-    call,
-    choice,
-    diagnose,
-    exercise,
-    require_tensor,
+    Probe,
+    alike,
+    from_parts,
+    numbers,
+    on,
+    require,
+    show,
+    worst,
 )
 from flowlib.solvers import RK4, odeint
 
@@ -88,9 +92,60 @@ choice(
 )
 
 
-@exercise(
+TIMES = torch.tensor([0.0, 0.4, 1.0, 2.0, 4.0], dtype=torch.float64)
+
+
+def _variance_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    at = worst(result, right)
+    start = (
+        "at t = 0 nothing has moved, so the variance must still be 1; " if abs(result[0] - 1) > 1e-6 else ""
+    )
+    return (
+        f"{start}your variance({TIMES[at]:g}) is {result[at]:.4f}, and the true value is {right[at]:.3f}; check that "
+        "V' = 2 cos(t) V holds for your function"
+    )
+
+
+exercise(
     "1.3",
     "The variance that a field makes",
+    "variance(t)",
+    Probe(numbers("variance(t)", [(t,) for t in TIMES]), _variance_off),
+    right=lambda t: (2 * t.sin()).exp(),
+    mistakes=[
+        (
+            "this is the standard deviation exp(sin t); the variance is its square, with a factor 2 in the exponent",
+            lambda t: t.sin().exp(),
+        ),
+        (
+            "the flow is not exp(a(t) t): a changes on the way, and the integral of a from 0 to t counts",
+            lambda t: (2 * t * t.cos()).exp(),
+        ),
+        (
+            "the flow is not exp(a(t) t) but exp of the integral of a; and the variance squares it",
+            lambda t: (t * t.cos()).exp(),
+        ),
+        (
+            "this is exp(2 a(t)); the exponent is the integral of a from 0 to t, not a itself",
+            lambda t: (2 * t.cos()).exp(),
+        ),
+        (
+            "time runs backwards: your cloud shrinks while cos t > 0 pushes points outwards",
+            lambda t: (-2 * t.sin()).exp(),
+        ),
+        ("the integral of cos is sin; you integrated sin", lambda t: (2 * (1 - t.cos())).exp()),
+        ("this is the logarithm of the variance", lambda t: 2 * t.sin()),
+        ("at t = 0 the variance is 1, not 0: X₀ is N(0, 1)", lambda t: (2 * t.sin()).expm1()),
+        (
+            "1 + 2 sin t is the exponential to first order; V' = 2 cos(t) V has an exact solution",
+            lambda t: 1 + 2 * t.sin(),
+        ),
+        ("this is the variance for a constant a = 1; here a(t) = cos t", lambda t: (2 * t).exp()),
+        (
+            "the variance is squared once too often: m = exp(sin t) multiplies X₀, and the variance by m²",
+            lambda t: (4 * t.sin()).exp(),
+        ),
+    ],
     hints=(
         "The field is linear, so the flow multiplies: Xₜ = m(t) X₀. Which equation does m solve?",
         "m' = cos(t) m with m(0) = 1, so log m is the integral of cos from 0 to t.",
@@ -98,58 +153,9 @@ choice(
     ),
     insight="log Var Xₜ is twice the integral of cos, 2 sin t: the cloud breathes, and is N(0, 1) again at t = π.",
 )
-def grade_variance(variance: Any) -> None:
-    """variance(t) for dx/dt = cos(t) x and X₀ ~ N(0, 1); t is a tensor (), the answer exp(2 sin t)."""
-    times = (0.0, 0.4, 1.0, 2.0, 4.0)
-    values = [call(variance, torch.tensor(t, dtype=torch.float64), signature="variance(t)") for t in times]
-    try:
-        result = torch.tensor([float(value) for value in values], dtype=torch.float64)
-    except (TypeError, ValueError):
-        raise GradeError(f"variance(t) must return a number, not {type(values[0]).__name__}") from None
-    t = torch.tensor(times, dtype=torch.float64)
-    mistakes = [
-        (
-            "this is the standard deviation exp(sin t); the variance is its square, with a factor 2 in the exponent",
-            t.sin().exp(),
-        ),
-        (
-            "the flow is not exp(a(t) t): a changes on the way, and the integral of a from 0 to t counts",
-            (2 * t * t.cos()).exp(),
-        ),
-        (
-            "the flow is not exp(a(t) t) but exp of the integral of a; and the variance squares it",
-            (t * t.cos()).exp(),
-        ),
-        (
-            "this is exp(2 a(t)); the exponent is the integral of a from 0 to t, not a itself",
-            (2 * t.cos()).exp(),
-        ),
-        (
-            "time runs backwards: your cloud shrinks while cos t > 0 pushes points outwards",
-            (-2 * t.sin()).exp(),
-        ),
-        ("the integral of cos is sin; you integrated sin", (2 * (1 - t.cos())).exp()),
-        ("this is the logarithm of the variance", 2 * t.sin()),
-        ("at t = 0 the variance is 1, not 0: X₀ is N(0, 1)", (2 * t.sin()).exp() - 1),
-        (
-            "1 + 2 sin t is the exponential to first order; V' = 2 cos(t) V has an exact solution",
-            1 + 2 * t.sin(),
-        ),
-        ("this is the variance for a constant a = 1; here a(t) = cos t", (2 * t).exp()),
-    ]
-    at = int((result - (2 * t.sin()).exp()).abs().nan_to_num(math.inf).argmax())
-    start = (
-        "at t = 0 nothing has moved, so the variance must still be 1; " if abs(result[0] - 1) > 1e-6 else ""
-    )
-    otherwise = (
-        f"{start}your variance({times[at]:g}) is {result[at]:.4f}, and the true value is "
-        f"{math.exp(2 * math.sin(times[at])):.3f}; check that V' = 2 cos(t) V holds for your function"
-    )
-    diagnose(result, (2 * t.sin()).exp(), mistakes, otherwise)
 
 
-# 1.4 The wrong solvers below are each the most common way to get one thing wrong. The grader runs them beside the
-# reader's on a field that tells all of them apart.
+# 1.4 The wrong solvers are each the most common way to get one thing wrong.
 
 
 def _test_field(x: Tensor, t: Any) -> Tensor:
@@ -160,12 +166,6 @@ def _test_field(x: Tensor, t: Any) -> Tensor:
 Step = Callable[[Field, Tensor, float, float], Tensor]  # (v, x, t, h) -> x after one step
 
 
-def _march(step: Step, v: Field, x: Tensor, t0: float, h: float, steps: int) -> Tensor:
-    for n in range(steps):
-        x = step(v, x, t0 + n * h, h)
-    return x
-
-
 def _midpoint(v: Field, x: Tensor, t: float, h: float) -> Tensor:
     return x + h * v(x + h / 2 * v(x, t), t + h / 2)
 
@@ -174,146 +174,82 @@ def _euler(v: Field, x: Tensor, t: float, h: float) -> Tensor:
     return x + h * v(x, t)
 
 
-def _heun(v: Field, x: Tensor, t: float, h: float) -> Tensor:
-    return x + h / 2 * (v(x, t) + v(x + h * v(x, t), t + h))
+def _solver(
+    step: Step = _midpoint,
+    field: Callable[[Field, float, float], Field] = lambda v, t0, t1: v,
+    h: Callable[[float, float, int], float] = lambda t0, t1, n: (t1 - t0) / n,
+    count: Callable[[int], int] = lambda n: n,
+    start: Callable[[float, float], float] = lambda t0, t1: t0,
+) -> Answer:
+    """A flow map: what the field is asked, the length and the number of the steps, and where the clock starts."""
+
+    def flow_map(v: Field, x: Tensor, t0: float, t1: float, steps: int) -> Tensor:
+        asked, length = field(v, t0, t1), h(t0, t1, steps)
+        for n in range(count(steps)):
+            x = step(asked, x, start(t0, t1) + n * length, length)
+        return x
+
+    return flow_map
 
 
-WRONG_STEPS: list[tuple[str, Step]] = [
-    ("order 1 instead of 2: this is Euler's rule; look up the velocity half a step ahead", _euler),
-    (
-        "this is Heun's rule, also of order 2; the midpoint rule looks up its second velocity at t + h/2",
-        _heun,
-    ),
-    (
-        "only half a step: the midpoint is where you look the velocity up; the whole step h then starts again from x",
-        lambda v, x, t, h: x + h / 2 * v(x, t),
-    ),
-    (
-        "only half a step: h/2 takes you to the midpoint, and the velocity found there acts for the whole of h",
-        lambda v, x, t, h: x + h / 2 * v(x + h / 2 * v(x, t), t + h / 2),
-    ),
-    (
-        "the whole step starts again from x: yours starts from the midpoint and travels a step and a half",
-        lambda v, x, t, h: x + h / 2 * v(x, t) + h * v(x + h / 2 * v(x, t), t + h / 2),
-    ),
-    (
-        "the second velocity belongs to time t + h/2, not to t: this costs an order when the field depends on time",
-        lambda v, x, t, h: x + h * v(x + h / 2 * v(x, t), t),
-    ),
-    (
-        "the second velocity belongs to the point half a step ahead, not to x",
-        lambda v, x, t, h: x + h * v(x, t + h / 2),
-    ),
-    (
-        "the midpoint is half a step away: yours looks the second velocity up a whole step ahead",
-        lambda v, x, t, h: x + h * v(x + h * v(x, t), t + h),
-    ),
-    (
-        "the midpoint lies ahead, at x + h/2 v, not at x - h/2 v",
-        lambda v, x, t, h: x + h * v(x - h / 2 * v(x, t), t + h / 2),
-    ),
-]
-BACKWARDS = "time runs backwards: "
+def _forwards_only(v: Field, x: Tensor, t0: float, t1: float, steps: int) -> Tensor:
+    return _solver()(v, x, t0, t1, steps) if t0 < t1 else x
+
+
+def _without_sign(v: Field, x: Tensor, t0: float, t1: float, steps: int) -> Tensor:
+    return _solver()(v, x, t0, t0 + abs(t1 - t0), steps)
+
+
+def _wasteful(v: Field, x: Tensor, t: float, h: float) -> Tensor:
+    v(x, t)
+    return _midpoint(v, x, t, h)
+
+
+START = torch.tensor([[0.3, -0.7], [1.1, 0.4], [-0.6, 0.9]], dtype=torch.float64)
 FROZEN = (
     "every step uses the velocity of time t0, as if the field stood still: vₜ is the derivative at time t, so v must "
     "be given the current time"
 )
-
-
-def _wrong_flow_maps(v: Field, x: Tensor, t0: float, t1: float, steps: int) -> list[tuple[str, Tensor]]:
-    h = (t1 - t0) / steps
-
-    def run(
-        v: Field = v, start: float = t0, h: float = h, steps: int = steps, step: Step = _midpoint
-    ) -> Tensor:
-        return _march(step, v, x, start, h, steps)
-
-    return [
-        *((diagnosis, run(step=step)) for diagnosis, step in WRONG_STEPS),
-        (FROZEN, run(lambda y, t: v(y, t0))),
-        (f"{FROZEN} (and the rule is Euler's, of order 1)", run(lambda y, t: v(y, t0), step=_euler)),
-        (f"{BACKWARDS}your step is (t0 - t1) / N, so particles leave t0 in the wrong direction", run(h=-h)),
-        (f"{BACKWARDS}you integrate from t1 to t0", run(start=t1, h=-h)),
-        (f"{BACKWARDS}v is asked at t1 first and at t0 last", run(lambda y, t: v(y, t0 + t1 - t))),
-        (f"{BACKWARDS}the sign of the velocity is flipped", run(lambda y, t: -v(y, t))),
-        ("off by one: N + 1 steps of length (t1 - t0) / N end one step after t1", run(steps=steps + 1)),
-        ("off by one: N - 1 steps of length (t1 - t0) / N end one step before t1", run(steps=steps - 1)),
-        (
-            "off by one: linspace(t0, t1, N) has N - 1 intervals; N steps need N + 1 times",
-            run(h=(t1 - t0) / (steps - 1), steps=steps - 1),
-        ),
-        (
-            "off by one: these are N + 1 shorter steps; N steps need N + 1 times, and so N intervals",
-            run(h=(t1 - t0) / (steps + 1), steps=steps + 1),
-        ),
-        ("off by one: N steps of length (t1 - t0) / (N - 1) overshoot t1", run(h=(t1 - t0) / (steps - 1))),
-        ("the step is (t1 - t0) / N: yours is t1 / N, right for t0 = 0 only", run(h=t1 / steps)),
-        ("the step is (t1 - t0) / N: yours is 1 / N, right from 0 to 1 only", run(h=1 / steps)),
-        ("the clock starts at t0: yours starts at 0", run(start=0.0)),
-        ("nothing moved: this is x itself", x),
-    ]
-
-
-@exercise(
-    "1.4",
-    "A flow map from scratch",
-    hints=(
-        "Cut [t0, t1] into `steps` equal pieces of length h = (t1 - t0) / steps and keep the current time beside x.",
-        "One midpoint step: walk half a step with v(x, t), look up the velocity there, at t + h/2, and walk the whole "
-        "step from x with that velocity.",
-        "for n in range(steps): t = t0 + n * h; x = x + h * v(x + h / 2 * v(x, t), t + h / 2). Nothing in it asks "
-        "for h > 0.",
-    ),
-    insight="two evaluations a step, order 2, and t1 < t0 gives the inverse flow with the same four lines.",
+BACKWARDS = "time runs backwards: "
+ONE_WAY = (
+    "The inverse flow is the same loop with a negative step; a loop such as `while t < t1`, or abs(t1 - t0), breaks "
+    "it"
 )
-def grade_flow_map(flow_map: Any) -> None:
-    """flow_map(v, x, t0, t1, steps): the midpoint rule for v(x, t) and x (B, 2); returns the points at t1, (B, 2)."""
-    signature = "flow_map(v, x, t0, t1, steps)"
-    x = torch.tensor([[0.3, -0.7], [1.1, 0.4], [-0.6, 0.9]], dtype=torch.float64)
-    t0, t1, steps = 0.2, 1.1, 4
-    evaluations = 0
 
-    def counted(y: Tensor, t: Any) -> Tensor:
-        nonlocal evaluations
-        evaluations += 1
-        return _test_field(y, t)
 
-    mine = x.clone()
-    result = call(flow_map, counted, mine, t0, t1, steps, signature=signature)
-    if not torch.equal(mine, x):
-        raise GradeError(
-            "x was modified in place: the caller's points must survive, so write x = x + ..., not x += ..."
-        )
-    if isinstance(result, list | tuple) or (isinstance(result, Tensor) and result.ndim == x.ndim + 1):
-        raise GradeError(
-            "this returns the whole trajectory; the flow map is the end point alone, of the shape of x"
-        )
-    result = require_tensor(result, x, signature)
-    h = (t1 - t0) / steps
-    right = _march(_midpoint, _test_field, x, t0, h, steps)
-    otherwise = (
-        f"after {steps} steps from t = {t0} to {t1} the first point should be at "
-        f"({right[0, 0]:.4f}, {right[0, 1]:.4f}); yours is at ({result[0, 0]:.4f}, {result[0, 1]:.4f}), "
-        f"with {evaluations} evaluations of v, where the midpoint rule makes {2 * steps}. {_order(flow_map, x, t0, t1)}"
+def _travel(t0: float, t1: float, steps: int) -> Callable[[Answer], Any]:
+    def measure(flow_map: Answer) -> Any:
+        result = flow_map(Counted(_test_field), START, t0, t1, steps)
+        if isinstance(result, list | tuple) or (isinstance(result, Tensor) and result.ndim == START.ndim + 1):
+            raise GradeError(
+                "this returns the whole trajectory; the flow map is the end point alone, of the shape of x"
+            )
+        return result
+
+    return measure
+
+
+def _evaluations(flow_map: Answer, steps: int = 4) -> Tensor:
+    v = Counted(_test_field)
+    flow_map(v, START, 0.2, 1.1, steps)
+    return torch.tensor(v.calls)
+
+
+def _travel_off(result: Tensor, right: Tensor, flow_map: Answer) -> str:
+    at = worst(result, right)
+    return (
+        f"after 4 steps from t = 0.2 to 1.1 the point {show(START[at])} should be at {show(right[at])}; yours is at "
+        f"{show(result[at])}, with {_evaluations(flow_map)} evaluations of v, where the midpoint rule makes 8. "
+        f"{_order(flow_map)}"
     )
-    diagnose(result, right, _wrong_flow_maps(_test_field, x, t0, t1, steps), otherwise)
-
-    back = call(flow_map, _test_field, right, t1, t0, steps, signature=signature)
-    back = require_tensor(back, x, f"{signature} with t1 < t0")
-    if not agree(back, _march(_midpoint, _test_field, right, t1, -h, steps)):
-        stuck = ": the points do not move at all" if agree(back, right) else ""
-        raise GradeError(
-            f"forwards it works, but for t1 < t0 it fails{stuck}. The inverse flow is the same loop with a negative "
-            "step; a loop such as `while t < t1`, or abs(t1 - t0), breaks it"
-        )
 
 
-def _order(flow_map: Any, x: Tensor, t0: float, t1: float) -> str:
+def _order(flow_map: Answer) -> str:
     """What halving the step does to the error of an unknown method, as a sentence."""
-    truth = odeint(_test_field, x, t0=t0, t1=t1, steps=1000, method=RK4)
+    truth = odeint(_test_field, START, t0=0.2, t1=1.1, steps=1000, method=RK4)
     try:
         coarse, fine = (
-            (flow_map(_test_field, x.clone(), t0, t1, n) - truth).abs().max().item() for n in (64, 128)
+            (flow_map(_test_field, START, 0.2, 1.1, n) - truth).abs().max().item() for n in (64, 128)
         )
     except Exception:
         return ""
@@ -324,9 +260,255 @@ def _order(flow_map: Any, x: Tensor, t0: float, t1: float) -> str:
     return f"It does converge, with observed order {math.log2(coarse / fine):.1f}; the midpoint rule has order 2."
 
 
-@exercise(
+exercise(
+    "1.4",
+    "A flow map from scratch",
+    "flow_map(v, x, t0, t1, steps)",
+    Probe(_travel(0.2, 1.1, 4), _travel_off),
+    Probe(_travel(1.1, 0.1, 5), f"forwards it works, but for t1 < t0 it fails. {ONE_WAY}"),
+    Probe(
+        _evaluations,
+        lambda result, right, _: (
+            f"the result is right, with {result} evaluations of v in 4 steps. Two a step are enough: keep what "
+            "v(x, t) returned and use it again"
+        ),
+    ),
+    right=_solver(),
+    mistakes=[
+        (
+            "order 1 instead of 2: this is Euler's rule; look up the velocity half a step ahead",
+            _solver(_euler),
+        ),
+        (
+            "this is Heun's rule, also of order 2; the midpoint rule looks up its second velocity at t + h/2",
+            _solver(lambda v, x, t, h: x + h / 2 * (v(x, t) + v(x + h * v(x, t), t + h))),
+        ),
+        (
+            "only half a step: the midpoint is where you look the velocity up; the whole step h then starts again from "
+            "x",
+            _solver(lambda v, x, t, h: x + h / 2 * v(x, t)),
+        ),
+        (
+            "only half a step: h/2 takes you to the midpoint, and the velocity found there acts for the whole of h",
+            _solver(lambda v, x, t, h: x + h / 2 * v(x + h / 2 * v(x, t), t + h / 2)),
+        ),
+        (
+            "the whole step starts again from x: yours starts from the midpoint and travels a step and a half",
+            _solver(lambda v, x, t, h: x + h / 2 * v(x, t) + h * v(x + h / 2 * v(x, t), t + h / 2)),
+        ),
+        (
+            "the second velocity belongs to time t + h/2, not to t: this costs an order when the field depends on time",
+            _solver(lambda v, x, t, h: x + h * v(x + h / 2 * v(x, t), t)),
+        ),
+        (
+            "the second velocity belongs to the point half a step ahead, not to x",
+            _solver(lambda v, x, t, h: x + h * v(x, t + h / 2)),
+        ),
+        (
+            "the midpoint is half a step away: yours looks the second velocity up a whole step ahead",
+            _solver(lambda v, x, t, h: x + h * v(x + h * v(x, t), t + h)),
+        ),
+        (
+            "the place is half a step away and the time t + h/2: yours goes half a step in space and a whole one in "
+            "time",
+            _solver(lambda v, x, t, h: x + h * v(x + h / 2 * v(x, t), t + h)),
+        ),
+        (
+            "the place is x + h/2 v, half a step away: yours goes a whole step in space, and half a one in time",
+            _solver(lambda v, x, t, h: x + h * v(x + h * v(x, t), t + h / 2)),
+        ),
+        (
+            "the midpoint lies ahead, at x + h/2 v, not at x - h/2 v",
+            _solver(lambda v, x, t, h: x + h * v(x - h / 2 * v(x, t), t + h / 2)),
+        ),
+        (FROZEN, _solver(field=lambda v, t0, t1: lambda y, t: v(y, t0))),
+        (
+            f"{FROZEN} (and the rule is Euler's, of order 1)",
+            _solver(_euler, field=lambda v, t0, t1: lambda y, t: v(y, t0)),
+        ),
+        (
+            f"{BACKWARDS}your step is (t0 - t1) / N, so particles leave t0 in the wrong direction",
+            _solver(h=lambda t0, t1, n: (t0 - t1) / n),
+        ),
+        (
+            f"{BACKWARDS}you integrate from t1 to t0",
+            _solver(h=lambda t0, t1, n: (t0 - t1) / n, start=lambda t0, t1: t1),
+        ),
+        (
+            f"{BACKWARDS}v is asked at t1 first and at t0 last",
+            _solver(field=lambda v, t0, t1: lambda y, t: v(y, t0 + t1 - t)),
+        ),
+        (
+            f"{BACKWARDS}the sign of the velocity is flipped",
+            _solver(field=lambda v, t0, t1: lambda y, t: -v(y, t)),
+        ),
+        (
+            "off by one: N + 1 steps of length (t1 - t0) / N end one step after t1",
+            _solver(count=lambda n: n + 1),
+        ),
+        (
+            "off by one: N - 1 steps of length (t1 - t0) / N end one step before t1",
+            _solver(count=lambda n: n - 1),
+        ),
+        (
+            "off by one: linspace(t0, t1, N) has N - 1 intervals; N steps need N + 1 times",
+            _solver(h=lambda t0, t1, n: (t1 - t0) / (n - 1), count=lambda n: n - 1),
+        ),
+        (
+            "off by one: these are N + 1 shorter steps; N steps need N + 1 times, and so N intervals",
+            _solver(h=lambda t0, t1, n: (t1 - t0) / (n + 1), count=lambda n: n + 1),
+        ),
+        (
+            "off by one: N steps of length (t1 - t0) / (N - 1) overshoot t1",
+            _solver(h=lambda t0, t1, n: (t1 - t0) / (n - 1)),
+        ),
+        (
+            "the clock is one step ahead: the first step starts at t0, with n = 0 in t = t0 + n h",
+            _solver(lambda v, x, t, h: _midpoint(v, x, t + h, h)),
+        ),
+        (
+            "the step is (t1 - t0) / N: yours is t1 / N, right for t0 = 0 only",
+            _solver(h=lambda t0, t1, n: t1 / n),
+        ),
+        (
+            "the step is (t1 - t0) / N: yours is 1 / N, right from 0 to 1 only",
+            _solver(h=lambda t0, t1, n: 1 / n),
+        ),
+        ("the clock starts at t0: yours starts at 0", _solver(start=lambda t0, t1: 0.0)),
+        ("only one step of the N is made: is `return` inside the loop?", _solver(count=lambda n: 1)),
+        ("nothing moved: this is x itself", lambda v, x, t0, t1, steps: x),
+        (
+            f"forwards it works, but for t1 < t0 it fails: the points do not move at all. {ONE_WAY}",
+            _forwards_only,
+        ),
+        (f"forwards it works, but for t1 < t0 it fails. {ONE_WAY}", _without_sign),
+        (
+            "the result is right, with 12 evaluations of v in 4 steps. Two a step are enough: keep what v(x, t) "
+            "returned and use it again",
+            _solver(_wasteful),
+        ),
+    ],
+    hints=(
+        "Cut [t0, t1] into `steps` equal pieces of length h = (t1 - t0) / steps and keep the current time beside x.",
+        "One midpoint step: walk half a step with v(x, t), look up the velocity there, at t + h/2, and walk the whole "
+        "step from x with that velocity.",
+        "for n in range(steps): t = t0 + n * h; x = x + h * v(x + h / 2 * v(x, t), t + h / 2). Nothing in it asks "
+        "for h > 0.",
+    ),
+    insight="two evaluations a step, order 2, and t1 < t0 gives the inverse flow with the same four lines.",
+)
+
+
+@from_parts
+def _residual(log_prob: Any, v: Field, x: Tensor, t: Tensor) -> dict[str, Any]:
+    """The three terms of dp/dt + ∇p · v + p ∇·v, (B,), and what they are made of."""
+    x, t = x.requires_grad_(), t.requires_grad_()
+    log_p, u = log_prob(x, t), v(x, t)
+    p = log_p.exp()
+    dt, grad = torch.autograd.grad(p.sum(), (t, x), retain_graph=True)
+    slopes = [torch.autograd.grad(u[:, i].sum(), (x, t), retain_graph=True) for i in range(x.shape[1])]
+    jacobian, dv_dt = (
+        torch.stack([slope[k] for slope in slopes], 1) for k in range(2)
+    )  # (B, d, d) and (B, d)
+    moved, div = (grad * u).sum(1), jacobian.diagonal(dim1=1, dim2=2).sum(1)
+    spread = p * div
+    right = dt + moved + spread
+    return locals()
+
+
+def _density(x: Tensor, t: Tensor) -> Tensor:  # log N(x; 0, diag(e^{2t}, e^{-t}))
+    square = x[:, 0] ** 2 * torch.exp(-2 * t) + x[:, 1] ** 2 * torch.exp(t)
+    return -(square + t) / 2 - math.log(2 * math.pi)
+
+
+def _full_field(x: Tensor, t: Tensor) -> Tensor:  # a full Jacobian and a velocity that depends on time
+    return torch.stack([x[:, 1] * x[:, 0] + t, 2 * x[:, 0] + x[:, 1] * torch.exp(t)], dim=1)
+
+
+PLACES = torch.randn(7, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+MOMENTS = torch.rand(7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def _residual_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    at = worst(result, right)
+    terms = _residual(lambda p: torch.stack([p.dt, p.moved, p.spread], 1))
+    dt, moved, spread = terms(_density, _full_field, PLACES.clone(), MOMENTS.clone())[at]
+    return (
+        f"for v(x, t) = (x₁x₂ + t, 2x₁ + x₂ eᵗ) at x = {show(PLACES[at])}, t = {MOMENTS[at]:.3f}, the terms are "
+        f"∂p/∂t = {dt:.4f}, ∇p · v = {moved:.4f} and p ∇·v = {spread:.4f}; yours gives {result[at]:.4f}"
+    )
+
+
+NO_GRADIENT = "the term ∇p · v is missing: ∇·(p v) is p ∇·v only where p does not vary in space"
+NO_DENSITY = "this uses ∇·v without the density: it is the flux p v whose divergence counts, ∇·(p v)"
+WRONG_VARIABLE = "a derivative is taken with respect to the wrong variable: "
+
+exercise(
     "1.5",
     "The continuity equation as code",
+    "residual(log_prob, v, x, t)",
+    Probe(
+        on(_density, Counted(_full_field), PLACES, MOMENTS), _residual_off, 1e-5
+    ),  # finite differences are welcome
+    right=_residual(lambda p: p.right),
+    mistakes=[
+        (
+            "sign error: where mass flows out, ∇·(p v) > 0, p falls, so ∂p/∂t and ∇·(p v) are added",
+            _residual(lambda p: p.dt - p.moved - p.spread),
+        ),
+        ("sign error in ∂p/∂t: it is added to ∇·(p v)", _residual(lambda p: -p.dt + p.moved + p.spread)),
+        (
+            "sign error in ∇p · v: the product rule has a plus before it",
+            _residual(lambda p: p.dt - p.moved + p.spread),
+        ),
+        (
+            "sign error in p ∇·v: the product rule has a plus before it",
+            _residual(lambda p: p.dt + p.moved - p.spread),
+        ),
+        (NO_GRADIENT, _residual(lambda p: p.dt + p.spread)),
+        (f"{NO_GRADIENT}; and ∂p/∂t is missing", _residual(lambda p: p.spread)),
+        (f"{NO_GRADIENT}; and the rest is divided by p", _residual(lambda p: p.dt / p.p + p.div)),
+        (NO_DENSITY, _residual(lambda p: p.dt + p.div)),
+        (f"{NO_DENSITY}; and ∂p/∂t is missing", _residual(lambda p: p.div)),
+        (
+            "∇p · v is there, but p ∇·v is missing: a field also squeezes and spreads what it carries",
+            _residual(lambda p: p.dt + p.moved),
+        ),
+        ("∇p · v is right, but p must multiply ∇·v", _residual(lambda p: p.dt + p.moved + p.div)),
+        ("∂p/∂t is missing: the density changes with time", _residual(lambda p: p.moved + p.spread)),
+        (
+            "this is the residual divided by p, ∂log p/∂t + v · ∇log p + ∇·v: multiply by p",
+            _residual(lambda p: p.right / p.p),
+        ),
+        (
+            "log p has taken the place of p: the equation holds for densities, and log p is none",
+            _residual(lambda p: (p.dt + p.moved) / p.p + p.log_p * p.div),
+        ),
+        (
+            "∇log p stands where ∇p belongs: multiply by p",
+            _residual(lambda p: p.dt + p.moved / p.p + p.spread),
+        ),
+        (
+            "∂log p/∂t stands where ∂p/∂t belongs: multiply by p",
+            _residual(lambda p: p.dt / p.p + p.moved + p.spread),
+        ),
+        (
+            "this sums every entry of the Jacobian of v; the divergence is its diagonal",
+            _residual(lambda p: p.dt + p.moved + p.p * p.jacobian.sum((1, 2))),
+        ),
+        (
+            f"{WRONG_VARIABLE}∇·v differentiates v in space, not in time",
+            _residual(lambda p: p.dt + p.moved + p.p * p.dv_dt.sum(1)),
+        ),
+        (
+            f"{WRONG_VARIABLE}∂p/∂t differentiates p in time, not in space",
+            _residual(lambda p: p.grad.sum(1) + p.moved + p.spread),
+        ),
+        (
+            "∇p · v is a dot product: your ∇p is multiplied with the sum of v's components, or v with that of ∇p",
+            _residual(lambda p: p.dt + p.grad.sum(1) * p.u.sum(1) + p.spread),
+        ),
+    ],
     hints=(
         "∇· is another way to write div. The product rule first: "
         "∂p/∂t + ∇·(p v) = ∂p/∂t + ∇p · v + p ∇·v. Three terms, each a number per point.",
@@ -337,94 +519,94 @@ def _order(flow_map: Any, x: Tensor, t0: float, t1: float) -> str:
     ),
     insight="one scalar per point tells whether a field moves a density: mass is neither made nor lost.",
 )
-def grade_continuity(residual: Any) -> None:
-    """residual(log_prob, v, x, t) = dp/dt + div(p v), (B,), for x (B, 2), t (B,) and p = exp(log_prob(x, t))."""
-    signature = "residual(log_prob, v, x, t)"
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(7, 2, generator=generator, dtype=torch.float64)
-    t = torch.rand(7, generator=generator, dtype=torch.float64)
 
-    def log_prob(x: Tensor, t: Tensor) -> Tensor:  # N(0, diag(e^{2t}, e^{-t}))
-        t = torch.as_tensor(t, dtype=x.dtype)
-        return (
-            -(x[:, 0] ** 2) / 2 * torch.exp(-2 * t)
-            - x[:, 1] ** 2 / 2 * torch.exp(t)
-            - t / 2
-            - math.log(2 * math.pi)
+
+# 1.6 Many fields are right, at any speed. So the probe measures div(p w) / p, up to the speed, which must vanish.
+
+COVARIANCES = [
+    torch.tensor(rows, dtype=torch.float64) for rows in ([[2.0, 0.6], [0.6, 0.5]], [[0.4, -0.3], [-0.3, 1.5]])
+]
+QUARTER_TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+CLOUD = torch.randn(6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def _leak(spin: Answer, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """w · ∇log p and div w at the points of the cloud, (B,) each."""
+
+    def w(x: Tensor) -> Tensor:
+        value = spin(x, covariance)
+        require(value, x, "spin(x, covariance)")
+        return value.detach()
+
+    if not w(CLOUD).any(1).all():
+        raise GradeError(
+            "w = 0 leaves p as it is, since nothing moves; find a field that moves every point but 0"
         )
-
-    def generating(x: Tensor, t: Tensor) -> Tensor:  # stretch and squeeze, and turn along the ellipses
-        return torch.stack(
-            [x[:, 0] - t * x[:, 1] * torch.exp(t), t * x[:, 0] * torch.exp(-2 * t) - x[:, 1] / 2], dim=1
+    if not alike(w(CLOUD[2:]), w(CLOUD)[2:]):
+        raise GradeError(
+            "the velocity at a point must depend on that point alone, not on the others in the batch"
         )
+    h = 1e-4 * torch.eye(2, dtype=torch.float64)
+    slopes = [(w(CLOUD + e) - w(CLOUD - e))[:, i] / 2e-4 for i, e in enumerate(h)]  # central differences
+    return -(w(CLOUD) * (CLOUD @ covariance.inverse())).sum(1), slopes[0] + slopes[1]
 
-    def other(x: Tensor, t: Tensor) -> Tensor:  # a full Jacobian and a velocity that depends on time
-        return torch.stack([x[:, 1] * x[:, 0] + t, 2 * x[:, 0] + x[:, 1] * torch.exp(t)], dim=1)
 
-    # The three terms and their ingredients, by hand.
-    p, log_p, v = log_prob(x, t).exp(), log_prob(x, t), other(x, t)
-    grad = p[:, None] * torch.stack([-x[:, 0] * torch.exp(-2 * t), -x[:, 1] * torch.exp(t)], dim=1)
-    dt = p * (x[:, 0] ** 2 * torch.exp(-2 * t) - x[:, 1] ** 2 / 2 * torch.exp(t) - 0.5)
-    moved = (grad * v).sum(1)
-    div = x[:, 1] + torch.exp(t)
-    spread = p * div
-    every_entry = div + x[:, 0] + 2  # all four entries of the Jacobian of v, summed
-    dv_dt = 1 + x[:, 1] * torch.exp(t)  # both components, summed
-    right = dt + moved + spread
-
-    no_gradient = "the term ∇p · v is missing: ∇·(p v) is p ∇·v only where p does not vary in space"
-    no_density = "this uses ∇·v without the density: it is the flux p v whose divergence counts, ∇·(p v)"
-    wrong_variable = "a derivative is taken with respect to the wrong variable: "
-    mistakes = [
-        (
-            "sign error: where mass flows out, ∇·(p v) > 0, p falls, so ∂p/∂t and ∇·(p v) are added",
-            dt - moved - spread,
-        ),
-        ("sign error in ∂p/∂t: it is added to ∇·(p v)", -dt + moved + spread),
-        ("sign error in ∇p · v: the product rule has a plus before it", dt - moved + spread),
-        ("sign error in p ∇·v: the product rule has a plus before it", dt + moved - spread),
-        (no_gradient, dt + spread),
-        (f"{no_gradient}; and ∂p/∂t is missing", spread),
-        (f"{no_gradient}; and the rest is divided by p", dt / p + div),
-        (no_density, dt + div),
-        (f"{no_density}; and ∂p/∂t is missing", div),
-        (
-            "∇p · v is there, but p ∇·v is missing: a field also squeezes and spreads what it carries",
-            dt + moved,
-        ),
-        ("∇p · v is right, but p must multiply ∇·v", dt + moved + div),
-        ("∂p/∂t is missing: the density changes with time", moved + spread),
-        ("this is the residual divided by p, ∂log p/∂t + v · ∇log p + ∇·v: multiply by p", right / p),
-        (
-            "log p has taken the place of p: the equation holds for densities, and log p is none",
-            dt / p + moved / p + log_p * div,
-        ),
-        ("∇log p stands where ∇p belongs: multiply by p", dt + moved / p + spread),
-        ("∂log p/∂t stands where ∂p/∂t belongs: multiply by p", dt / p + moved + spread),
-        (
-            "this sums every entry of the Jacobian of v; the divergence is its diagonal",
-            dt + moved + p * every_entry,
-        ),
-        (f"{wrong_variable}∇·v differentiates v in space, not in time", dt + moved + p * dv_dt),
-        (f"{wrong_variable}∂p/∂t differentiates p in time, not in space", grad.sum(1) + moved + spread),
+def _leaks(spin: Answer) -> list[Tensor]:
+    """1 plus the leak of the field for each covariance, its largest entry 1 if there is a leak; and the fields."""
+    leaks = []
+    for covariance in COVARIANCES:
+        across, div = _leak(spin, covariance)
+        leak, size = across + div, spin(CLOUD, covariance).abs().max() + across.abs().max() + div.abs().max()
+        largest = leak[leak.abs().argmax()]
+        leaks.append(leak / largest if abs(largest) > 1e-6 * size else 0 * leak)
+    return [
+        1 + torch.stack(leaks),
+        torch.stack([spin(CLOUD, covariance).detach() for covariance in COVARIANCES]),
     ]
 
-    result = call(residual, log_prob, other, x.clone(), t.clone(), signature=signature)
-    result = require_tensor(result, p, signature)
-    otherwise = (
-        f"for v(x, t) = (x₁x₂ + t, 2x₁ + x₂ eᵗ) at x = ({x[0, 0]:.3f}, {x[0, 1]:.3f}), t = {t[0]:.3f}, the terms are "
-        f"∂p/∂t = {dt[0]:.4f}, ∇p · v = {moved[0]:.4f} and p ∇·v = {spread[0]:.4f}; yours gives {result[0]:.4f}"
+
+def _at_the_speed_of(spin: Answer, result: list[Tensor]) -> list[Tensor]:
+    """What a mistake leaks, and its fields at the speed of the reader's; a field without leak may be any."""
+    leaks, fields = _leaks(spin)
+    speed = (result[1] * fields).sum((1, 2), keepdim=True) / fields.square().sum((1, 2), keepdim=True)
+    return [leaks, result[1] if (leaks == 1).all() else speed * fields]
+
+
+def _leaks_off(result: list[Tensor], right: list[Tensor], spin: Answer) -> str:
+    which, at = divmod(worst(result[0].flatten(), right[0].flatten()), len(CLOUD))
+    across, div = (part[at] for part in _leak(spin, COVARIANCES[which]))
+    return (
+        f"div(p w) / p = w · ∇log p + div w must vanish. For Σ = {COVARIANCES[which].tolist()} at x = "
+        f"{show(CLOUD[at])}, w · ∇log p = {across:.4f} and div w = {div:.4f} leave {across + div:.4f}"
     )
-    diagnose(result, right, mistakes, otherwise, tolerance=1e-5)  # finite differences are welcome
-
-    zero = call(residual, log_prob, generating, x.clone(), t.clone(), signature=signature)
-    if require_tensor(zero, p, signature).abs().max() > 1e-5:
-        raise GradeError("for the field that generates pₜ the residual should vanish, and yours does not")
 
 
-@exercise(
+exercise(
     "1.6",
     "Motion that nobody can see",
+    "spin(x, covariance)",
+    Probe(_leaks, _leaks_off, 1e-5, beside=_at_the_speed_of),
+    right=lambda x, covariance: x @ (QUARTER_TURN @ covariance.inverse()).T,
+    mistakes=[
+        (
+            "a rigid rotation J x keeps N(0, Σ) only if Σ is isotropic: its circles cut the ellipses on which p is "
+            "constant. div w = 0 is not enough: div(p w) = w · ∇p + p div w must vanish",
+            lambda x, covariance: x @ QUARTER_TURN.T,
+        ),
+        (
+            "turn the gradient, not the point: J Σ⁻¹ x runs along the ellipses, Σ⁻¹ J x, which in the plane is "
+            "J Σ x up to a constant, cuts them. (Points are rows: A acts as x @ A.T, and x @ A is its transpose)",
+            lambda x, covariance: x @ (covariance.inverse() @ QUARTER_TURN).T,
+        ),
+        (
+            "this runs along the gradient of log p, across the ellipses; turn it by 90 degrees",
+            lambda x, covariance: x @ covariance.inverse(),
+        ),
+        (
+            "Σ x is not the gradient: ∇log p(x) = -Σ⁻¹ x, and this is the Σ⁻¹ that is missing",
+            lambda x, covariance: x @ covariance,
+        ),
+    ],
     hints=(
         "Where must w point so that no mass crosses a level set of p? And what must its divergence be then?",
         "J ∇log p, the gradient turned by 90 degrees, runs along the level sets, and ∇·(p J ∇log p) = ∇·(J ∇p) = 0 for "
@@ -434,46 +616,3 @@ def grade_continuity(residual: Any) -> None:
     insight="add any multiple of w to a field that generates pₜ and it still generates pₜ: "
     "the path does not fix the field.",
 )
-def grade_gauge(w: Any) -> None:
-    """w(x, covariance) for x (B, 2), not zero, with div(p w) = 0 for p = N(0, covariance), whatever the covariance."""
-    signature = "spin(x, covariance)"
-    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    J = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
-    h = 1e-4 * torch.eye(2, dtype=torch.float64)
-    for rows in ([[2.0, 0.6], [0.6, 0.5]], [[0.4, -0.3], [-0.3, 1.5]]):
-        covariance = torch.tensor(rows, dtype=torch.float64)
-        precision = covariance.inverse()
-
-        def field(x: Tensor, covariance: Tensor = covariance) -> Tensor:
-            return require_tensor(call(w, x.clone(), covariance.clone(), signature=signature), x, signature)
-
-        result = field(x)
-        if result.abs().max() == 0:
-            raise GradeError(
-                "w = 0 leaves p as it is, since nothing moves; find a field that moves every point but 0"
-            )
-        slopes = [(field(x + e) - field(x - e))[:, i] / 2e-4 for i, e in enumerate(h)]  # central differences
-        div, across = slopes[0] + slopes[1], -(result * (x @ precision)).sum(1)  # div w and w . grad log p
-        if (div + across).abs().max() < 1e-6 * (result.abs().max() + slopes[0].abs().max()):
-            continue
-        along_gradient = "this runs along the gradient of log p, across the ellipses; turn it by 90 degrees"
-        mistakes = [
-            (
-                "a rigid rotation J x keeps N(0, Σ) only if Σ is isotropic: its circles cut the ellipses on which p is "
-                "constant. div w = 0 is not enough: div(p w) = w · ∇p + p div w must vanish",
-                x @ J.T,
-            ),
-            (
-                "turn the gradient, not the point: J Σ⁻¹ x runs along the ellipses, Σ⁻¹ J x, which in the plane is "
-                "J Σ x up to a constant, cuts them. (Points are rows: A acts as x @ A.T, and x @ A is its transpose)",
-                x @ (precision @ J).T,
-            ),
-            (along_gradient, x @ precision),
-        ]
-        for diagnosis, value in mistakes:  # at whatever speed, in either sense
-            if agree(result, (result * value).sum() / value.square().sum() * value):
-                raise GradeError(diagnosis)
-        raise GradeError(
-            f"div(p w) / p = w · ∇log p + div w must vanish. For Σ = {rows} at x = ({x[0, 0]:.3f}, {x[0, 1]:.3f}), "
-            f"w · ∇log p = {across[0]:.4f} and div w = {div[0]:.4f} leave {across[0] + div[0]:.4f}"
-        )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from flowcourse.exercises import (
+from flowcourse.exercises import Option, choice, exercise
+from flowcourse.grading import (
+    Answer,
     GradeError,
-    Option,
+    Probe,
     agree,
-    call,
-    choice,
-    diagnose,
-    exercise,
-    require_tensor,
+    from_parts,
+    gradient,
+    numbers,
+    on,
+    show,
+    worst,
 )
 
 choice(
@@ -86,9 +90,109 @@ choice(
 )
 
 
-@exercise(
+@from_parts
+def _coin(x: Tensor, t: Tensor) -> dict[str, Any]:
+    s = 1 - t
+    mean = torch.tanh(t * x / s**2)
+
+    def way(mean: Tensor) -> Tensor:  # to x_1, in the time left
+        return (mean - x) / s
+
+    right = way(mean)
+    return locals()
+
+
+COIN_X = torch.tensor([0.3, -0.8, 1.4, -0.2, 0.6], dtype=torch.float64)
+COIN_T = torch.tensor([0.1, 0.2, 0.4, 0.6, 0.7], dtype=torch.float64)
+
+
+def _coin_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    at, mean = worst(result, right), _coin(lambda p: p.mean)(COIN_X, COIN_T)
+    return (
+        f"at x = {COIN_X[at]:g}, t = {COIN_T[at]:g} the mean of x₁ is {mean[at]:.4f} and the velocity {right[at]:.4f}; "
+        f"yours is {result[at]:.4f}"
+    )
+
+
+WHOLE_WAY = "1 / (1 - t) multiplies the whole way, E[x₁|xₜ] - x, not only a part of it"
+ARROWS = "these are the arrows of t = 0, where nothing is known of x₁; xₜ tells something about it"
+
+exercise(
     "4.3",
     "The field that tosses a coin",
+    "velocity(x, t)",
+    Probe(on(COIN_X, COIN_T), _coin_off),
+    Probe(
+        on(0.4 * COIN_X, 0.95 + 0 * COIN_T), "right until t = 0.7, wrong at t = 0.95: is something clamped?"
+    ),
+    Probe(
+        on(COIN_X, 0 * COIN_T),
+        "right for t > 0, but at t = 0 the velocity is the mean of the data less x, -x",
+    ),
+    right=_coin(lambda p: p.right),
+    mistakes=[
+        (
+            "this is E[x₁ | xₜ = x], a place; the velocity is the way there over the time left",
+            _coin(lambda p: p.mean),
+        ),
+        (
+            "time left is missing: the way from x to x₁ must be walked in 1 - t, so divide by it",
+            _coin(lambda p: p.mean - p.x),
+        ),
+        (WHOLE_WAY, _coin(lambda p: p.mean - p.x / p.s)),
+        (WHOLE_WAY, _coin(lambda p: p.mean / p.s - p.x)),
+        (
+            "given x₁ the variance of xₜ is (1 - t)², not 1 - t",
+            _coin(lambda p: p.way(torch.tanh(p.t * p.x / p.s))),
+        ),
+        (
+            "xₜ is centered at ±t, not at ±1: the path has only come a part t of the way",
+            _coin(lambda p: p.way(torch.tanh(p.x / p.s**2))),
+        ),
+        (
+            "the noise shrinks: given x₁, xₜ has standard deviation 1 - t, and the odds must know",
+            _coin(lambda p: p.way(torch.tanh(p.t * p.x))),
+        ),
+        (
+            "the log odds are 2 t x / (1 - t)², and the mean is tanh of half of them",
+            _coin(lambda p: p.way(torch.tanh(2 * p.t * p.x / p.s**2))),
+        ),
+        (
+            "without the 1/2 in the Gaussian's exponent or with one too many: the log odds are 2 t x / (1 - t)²",
+            _coin(lambda p: p.way(torch.tanh(p.t * p.x / (2 * p.s**2)))),
+        ),
+        (
+            "this is the probability of +1, not the mean of x₁, which is P(+1) - P(-1)",
+            _coin(lambda p: p.way(torch.sigmoid(2 * p.t * p.x / p.s**2))),
+        ),
+        (
+            "the mean is linear in x for a Gaussian x₁, and a coin is none: P(+1) and P(-1) follow from the odds",
+            _coin(lambda p: p.way(p.t * p.x / (p.t**2 + p.s**2))),
+        ),
+        (
+            "this walks to the likelier of the two points; least squares wants the mean of both, weighted",
+            _coin(lambda p: p.way(p.x.sign())),
+        ),
+        (
+            "this walks to the likelier of the two points; least squares wants the mean of both",
+            _coin(lambda p: p.x.sign() - p.x),
+        ),
+        (ARROWS, _coin(lambda p: p.way(0 * p.x))),
+        (ARROWS, _coin(lambda p: -p.x)),
+        (
+            "this is E[x₁ - x₀] over everybody; wanted is the mean over those who stand at x at time t",
+            _coin(lambda p: 0 * p.x),
+        ),
+        (
+            "E[x₀ | xₜ = x] is not x - t E[x₁ | xₜ = x]: solve xₜ = (1 - t) x₀ + t x₁ for x₀",
+            _coin(lambda p: p.mean - (p.x - p.t * p.mean)),
+        ),
+        ("time runs backwards: this is x₀ - x₁", _coin(lambda p: -p.right)),
+        (
+            "time runs backwards: here t = 1 is the data",
+            _coin(lambda p: (p.x - torch.tanh(p.s * p.x / p.t**2)) / p.t),
+        ),
+    ],
     hints=(
         "Given xₜ = x the velocity is (x₁ - x) / (1 - t), so all you need is E[x₁ | xₜ = x] = P(+1) - P(-1).",
         "If x₁ = ±1 then xₜ is N(±t, (1 - t)²). The two squares in the exponents differ by 4 t x: what are the odds?",
@@ -97,78 +201,6 @@ choice(
     insight="at t = 0 the arrow points to the mean 0, where no data are; tanh turns into a sign as t → 1, "
     "and the coin falls.",
 )
-def grade_coin(velocity: Any) -> None:
-    """velocity(x, t) for x and t (B,): E[x₁ - x₀ | xₜ = x] for x₀ ~ N(0, 1) and x₁ = ±1 with equal probability."""
-    signature = "velocity(x, t)"
-    x = torch.tensor([0.3, -0.8, 1.4, -0.2, 0.6], dtype=torch.float64)
-    t = torch.tensor([0.1, 0.2, 0.4, 0.6, 0.7], dtype=torch.float64)
-    result = require_tensor(call(velocity, x.clone(), t.clone(), signature=signature), x, signature)
-    s = 1 - t
-    mean = torch.tanh(t * x / s**2)
-    right = (mean - x) / s
-
-    def with_mean(mean: Tensor) -> Tensor:
-        return (mean - x) / s
-
-    mistakes = [
-        ("this is E[x₁ | xₜ = x], a place; the velocity is the way there over the time left", mean),
-        ("time left is missing: the way from x to x₁ must be walked in 1 - t, so divide by it", mean - x),
-        ("1 / (1 - t) multiplies the whole way, E[x₁|xₜ] - x, not only a part of it", mean - x / s),
-        ("1 / (1 - t) multiplies the whole way, E[x₁|xₜ] - x, not only a part of it", mean / s - x),
-        ("given x₁ the variance of xₜ is (1 - t)², not 1 - t", with_mean(torch.tanh(t * x / s))),
-        (
-            "xₜ is centered at ±t, not at ±1: the path has only come a part t of the way",
-            with_mean(torch.tanh(x / s**2)),
-        ),
-        (
-            "the noise shrinks: given x₁, xₜ has standard deviation 1 - t, and the odds must know",
-            with_mean(torch.tanh(t * x)),
-        ),
-        (
-            "the log odds are 2 t x / (1 - t)², and the mean is tanh of half of them",
-            with_mean(torch.tanh(2 * t * x / s**2)),
-        ),
-        (
-            "without the 1/2 in the Gaussian's exponent or with one too many: the log odds are 2 t x / (1 - t)²",
-            with_mean(torch.tanh(t * x / (2 * s**2))),
-        ),
-        (
-            "this is the probability of +1, not the mean of x₁, which is P(+1) - P(-1)",
-            with_mean(torch.sigmoid(2 * t * x / s**2)),
-        ),
-        (
-            "this walks to the likelier of the two points; least squares wants the mean of both, weighted",
-            with_mean(torch.sign(x)),
-        ),
-        (
-            "this walks to the likelier of the two points; least squares wants the mean of both",
-            torch.sign(x) - x,
-        ),
-        (
-            "these are the arrows of t = 0, where nothing is known of x₁; xₜ tells something about it",
-            with_mean(0 * x),
-        ),
-        ("these are the arrows of t = 0, where nothing is known of x₁; xₜ tells something about it", -x),
-        (
-            "this is E[x₁ - x₀] over everybody; wanted is the mean over those who stand at x at time t",
-            0 * x,
-        ),
-        (
-            "E[x₀ | xₜ = x] is not x - t E[x₁ | xₜ = x]: solve xₜ = (1 - t) x₀ + t x₁ for x₀",
-            mean - (x - t * mean),
-        ),
-        ("time runs backwards: this is x₀ - x₁", -right),
-        ("time runs backwards: here t = 1 is the data", -((torch.tanh(s * x / t**2)) - x) / t),
-    ]
-    at = int((result - right).abs().argmax())
-    otherwise = (
-        f"at x = {x[at]:g}, t = {t[at]:g} the mean of x₁ is {mean[at]:.4f} and the velocity {right[at]:.4f}; "
-        f"yours is {result[at]:.4f}"
-    )
-    diagnose(result, right, mistakes, otherwise)
-    at_start = require_tensor(call(velocity, x.clone(), 0 * t, signature=signature), x, signature)
-    if not agree(at_start, -x):
-        raise GradeError("right for t > 0, but at t = 0 the velocity is the mean of the data less x, -x")
 
 
 # 4.4 A loss draws its own noise and times, in an order of its own. So the grader reads them off what the field is
@@ -198,25 +230,10 @@ class _Witness:
         return self.theta * x.sin() + 0.2
 
 
-def _run(fm_loss: Any, x_1: Tensor, seed: int) -> tuple[Any, _Witness]:
-    """The loss of a fresh witness, with the global generator left as it was, and found so."""
-    witness, before = _Witness(), torch.get_rng_state()
-    try:
-        loss = call(
-            fm_loss,
-            witness,
-            x_1.clone(),
-            Generator().manual_seed(seed),
-            signature="fm_loss(v, x_1, generator)",
-        )
-        touched = not torch.equal(before, torch.get_rng_state())
-    finally:
-        torch.set_rng_state(before)
-    if touched:
-        raise GradeError(
-            "torch's global generator was used: give generator=generator to every randn and rand, or no "
-            "run can be repeated"
-        )
+def _run(fm_loss: Answer, x_1: Tensor, seed: int) -> tuple[Any, _Witness]:
+    """The loss of a fresh witness, which must have been asked once."""
+    witness = _Witness()
+    loss = fm_loss(witness, x_1, Generator().manual_seed(seed))
     if not witness.asked:
         raise GradeError(
             "v was never called: the loss compares v(x_t, t), at points on the way, with the target"
@@ -288,94 +305,6 @@ def _check_path(fm_loss: Any, shape: tuple[int, ...]) -> None:
     )
 
 
-@exercise(
-    "4.4",
-    "The loss, from scratch",
-    hints=(
-        "Three draws and one square: noise x_0 like x_1, a time t for each pair, the point x_t, and the mean over the "
-        "batch of |v(x_t, t) - (x_1 - x_0)|².",
-        "x_1 may be (B, d) or (B, C, H, W). t.reshape(-1, *[1] * (x_1.ndim - 1)) multiplies each point by its own "
-        "time; v wants t of shape (B,).",
-        "((v(x_t, t) - (x_1 - x_0)) ** 2).flatten(1).sum(1).mean(), with x_0 = torch.randn(x_1.shape, "
-        "generator=generator, dtype=x_1.dtype) and t = torch.rand(len(x_1), generator=generator).",
-    ),
-    insight="five lines, no simulation: this is all the training that a flow model of any size needs.",
-)
-def grade_loss(fm_loss: Any) -> None:
-    """fm_loss(v, x_1, generator) = mean over the batch of |v(x_t, t) - (x_1 - x_0)|², x_1 (B, *D); shape ()."""
-    signature = "fm_loss(v, x_1, generator)"
-    _check_path(fm_loss, (512, 3))
-    _check_path(fm_loss, (5, 1, 5, 5))  # as wide as it has pictures: a wrong broadcast raises no error
-
-    for shape in ((512, 3), (5, 1, 5, 5)):
-        x_1 = 2 + torch.randn(shape, generator=Generator().manual_seed(7), dtype=torch.float64)
-        loss, witness = _run(fm_loss, x_1, 0)
-        x_t, t = _shown(witness, x_1)
-        column = t.reshape(-1, *[1] * (x_1.ndim - 1))
-        x_0 = (x_t - column * x_1) / (1 - column)
-        if len(x_1) > 100:
-            _check_noise(x_0, t)
-        if not isinstance(loss, Tensor):
-            raise GradeError(
-                f"{signature} must return a tensor of shape (), not {type(loss).__name__}: without a tensor "
-                "there is no gradient"
-            )
-        if loss.shape != ():
-            raise GradeError(f"{signature} must return shape (), one number, not {tuple(loss.shape)}")
-        if not loss.requires_grad:
-            raise GradeError("the loss has lost its gradient: no detach, no item, no no_grad around v")
-        v, u = witness.answer(x_t).detach(), x_1 - x_0
-
-        def square(target: Tensor, v: Tensor = v) -> Tensor:
-            return (v - target).square().flatten(1).sum(1)
-
-        right, d = square(u).mean(), x_1[0].numel()
-        mistakes = [
-            ("time runs backwards: the target is x_1 - x_0, from noise to data", square(-u).mean()),
-            ("the target is x_1 - x_0, a velocity; x_1 alone is a place", square(x_1).mean()),
-            ("the target is x_1 - x_0; this learns the noise x_0", square(x_0).mean()),
-            (
-                "x_1 - x_t is the way that is left, (1 - t) times the velocity x_1 - x_0",
-                square(x_1 - x_t).mean(),
-            ),
-            ("the target is x_1 - x_0, not x_t - x_0, which is t times it", square(x_t - x_0).mean()),
-            ("the target is missing: this is the mean square of v itself", square(0 * u).mean()),
-            (
-                f"|·|² is the sum over the {d} dimensions of a point; you took their mean, so that your loss is "
-                f"1/{d} of it (flowlib's cfm_loss does so too, but it is not asked here)",
-                right / d,
-            ),
-            ("the mean over the batch is wanted; this is the sum", right * len(x_1)),
-            (
-                "the square is missing: with |v - u| the minimizer is a median, not the mean",
-                square(u).sqrt().mean(),
-            ),
-            (
-                "the square is missing: with the absolute value the minimizer is a median, not the mean",
-                (v - u).abs().flatten(1).sum(1).mean(),
-            ),
-            ("this is the absolute value, averaged over everything: square it", (v - u).abs().mean()),
-            ("the root of the mean square; leave the root out", right.sqrt()),
-            ("no factor 1/2: the loss is the mean square itself", right / 2),
-        ]
-        value = loss.detach().to(right)
-        otherwise = (
-            f"for the points and times that v was asked, the loss is {right:.4f}; yours is {value:.4f}"
-        )
-        diagnose(value, right, mistakes, otherwise, tolerance=1e-5)
-
-    again, _ = _run(fm_loss, x_1, 0)
-    other, _ = _run(fm_loss, x_1, 1)
-    if not torch.equal(again.detach(), loss.detach()):
-        raise GradeError(
-            "two generators with the same seed must give the same loss: some number is drawn elsewhere"
-        )
-    if torch.equal(other.detach(), loss.detach()):
-        raise GradeError(
-            "the generator is ignored: another seed gives the same loss, so each batch would see the same noise"
-        )
-
-
 def _check_noise(x_0: Tensor, t: Tensor) -> None:
     """That x_0 (B, d) has mean 0 and variance 1, and t those of a uniform law, each within five standard errors."""
     n = len(x_0)
@@ -396,9 +325,302 @@ def _check_noise(x_0: Tensor, t: Tensor) -> None:
         )
 
 
-@exercise(
+# The mistakes repeat the draws of the reader, whatever their order was.
+
+
+class _Replay:
+    """Stands in for a generator whose draws are known."""
+
+    def __init__(self, x_0: Tensor, t: Tensor) -> None:
+        self.x_0, self.t = x_0, t
+
+
+@from_parts
+def _loss(v: Answer, x_1: Tensor, generator: Any) -> dict[str, Any]:
+    if isinstance(generator, _Replay):
+        x_0, t = generator.x_0, generator.t
+    else:
+        x_0 = torch.randn(x_1.shape, generator=generator, dtype=x_1.dtype)
+        t = torch.rand(len(x_1), generator=generator, dtype=x_1.dtype)
+    s = t.reshape(-1, *[1] * (x_1.ndim - 1))
+    x_t, u = (1 - s) * x_0 + s * x_1, x_1 - x_0
+    velocity = v(x_t, t)
+
+    def square(target: Tensor) -> Tensor:
+        return (velocity - target).square().flatten(1).sum(1)
+
+    right = square(u).mean()
+    return locals()
+
+
+SHAPES = ((512, 3), (5, 1, 5, 5))  # the second as wide as it has pictures: a wrong broadcast raises no error
+
+
+def _data(shape: tuple[int, ...]) -> Tensor:
+    return 2 + torch.randn(shape, generator=Generator().manual_seed(7), dtype=torch.float64)
+
+
+def _path(fm_loss: Answer) -> None:
+    for shape in SHAPES:
+        _check_path(fm_loss, shape)
+
+
+def _value(shape: tuple[int, ...]) -> Callable[[Answer], list[Tensor]]:
+    """Measure the loss, its derivative in the field's parameter, and where the field was asked."""
+
+    def measure(fm_loss: Answer) -> list[Tensor]:
+        x_1 = _data(shape)
+        loss, witness = _run(fm_loss, x_1, 0)
+        x_t, t = _shown(witness, x_1)
+        if shape[0] > 100:
+            column = t.reshape(-1, *[1] * (x_1.ndim - 1))
+            _check_noise((x_t - column * x_1) / (1 - column), t)
+        if not isinstance(loss, Tensor):
+            raise GradeError(
+                f"fm_loss(v, x_1, generator) must return a tensor of shape (), not {type(loss).__name__}: without a "
+                "tensor there is no gradient"
+            )
+        if loss.shape != ():
+            raise GradeError(
+                f"fm_loss(v, x_1, generator) must return shape (), one number, not {tuple(loss.shape)}"
+            )
+        if not loss.requires_grad:
+            raise GradeError("the loss has lost its gradient: no detach, no item, no no_grad around v")
+        return [loss.to(x_1), gradient(loss, witness.theta), x_t, t]
+
+    return measure
+
+
+def _replayed(shape: tuple[int, ...]) -> Callable[[Answer, list[Tensor]], list[Tensor]]:
+    def beside(fm_loss: Answer, result: list[Tensor]) -> list[Tensor]:
+        x_1, (x_t, t), witness = _data(shape), result[2:], _Witness()
+        column = t.reshape(-1, *[1] * (x_1.ndim - 1))
+        loss = fm_loss(witness, x_1, _Replay((x_t - column * x_1) / (1 - column), t))
+        return [loss, gradient(loss, witness.theta), witness.asked[0][0], t]
+
+    return beside
+
+
+def _value_off(result: list[Tensor], right: list[Tensor], _: Answer) -> str:
+    if agree(result[0].detach(), right[0].detach(), 1e-5):
+        return (
+            f"the value of the loss is right, but its derivative in a parameter of v is {result[1]:.4f} instead of "
+            f"{right[1]:.4f}: a part of it is detached"
+        )
+    return f"for the points and times that v was asked, the loss is {right[0]:.4f}; yours is {result[0]:.4f}"
+
+
+def _repeats(fm_loss: Answer) -> None:
+    x_1 = _data(SHAPES[1])
+    first, again, other = (_run(fm_loss, x_1, seed)[0].detach() for seed in (0, 0, 1))
+    if not torch.equal(again, first):
+        raise GradeError(
+            "two generators with the same seed must give the same loss: some number is drawn elsewhere"
+        )
+    if torch.equal(other, first):
+        raise GradeError(
+            "the generator is ignored: another seed gives the same loss, so each batch would see the same noise"
+        )
+
+
+exercise(
+    "4.4",
+    "The loss, from scratch",
+    "fm_loss(v, x_1, generator)",
+    Probe(_path, ""),
+    *(Probe(_value(shape), _value_off, 1e-5, beside=_replayed(shape)) for shape in SHAPES),
+    Probe(_repeats, ""),
+    right=_loss(lambda p: p.right),
+    mistakes=[
+        (
+            "time runs backwards: the target is x_1 - x_0, from noise to data",
+            _loss(lambda p: p.square(-p.u).mean()),
+        ),
+        (
+            "the target is x_1 - x_0, a velocity; x_1 alone is a place",
+            _loss(lambda p: p.square(p.x_1).mean()),
+        ),
+        ("the target is x_1 - x_0; this learns the noise x_0", _loss(lambda p: p.square(p.x_0).mean())),
+        (
+            "x_1 - x_t is the way that is left, (1 - t) times the velocity x_1 - x_0",
+            _loss(lambda p: p.square(p.x_1 - p.x_t).mean()),
+        ),
+        (
+            "the target is x_1 - x_0, not x_t - x_0, which is t times it",
+            _loss(lambda p: p.square(p.x_t - p.x_0).mean()),
+        ),
+        (
+            "the target is the place x_t where v was asked; it is x_1 - x_0",
+            _loss(lambda p: p.square(p.x_t).mean()),
+        ),
+        (
+            "the target is missing: this is the mean square of v itself",
+            _loss(lambda p: p.square(0 * p.u).mean()),
+        ),
+        (
+            "|·|² is the sum over the 3 dimensions of a point; you took their mean, so that your loss is 1/3 of it "
+            "(flowlib's cfm_loss does so too, but it is not asked here)",
+            _loss(lambda p: p.right / 3),
+        ),
+        ("the mean over the batch is wanted; this is the sum", _loss(lambda p: p.square(p.u).sum())),
+        (
+            "the square is missing: with |v - u| the minimizer is a median, not the mean",
+            _loss(lambda p: p.square(p.u).sqrt().mean()),
+        ),
+        (
+            "the square is missing: with the absolute value the minimizer is a median, not the mean",
+            _loss(lambda p: (p.velocity - p.u).abs().flatten(1).sum(1).mean()),
+        ),
+        (
+            "this is the absolute value, averaged over everything: square it",
+            _loss(lambda p: (p.velocity - p.u).abs().mean()),
+        ),
+        ("the root of the mean square; leave the root out", _loss(lambda p: p.right.sqrt())),
+        ("no factor 1/2: the loss is the mean square itself", _loss(lambda p: p.right / 2)),
+        (
+            "this compares lengths, |v| with |x_1 - x_0|; the error is the length of the difference",
+            _loss(lambda p: (p.velocity.flatten(1).norm(dim=1) - p.u.flatten(1).norm(dim=1)).square().mean()),
+        ),
+        (
+            "the mean over the batch is taken before the square: each pair has an error of its own",
+            _loss(lambda p: (p.velocity - p.u).mean(0).square().sum()),
+        ),
+    ],
+    hints=(
+        "Three draws and one square: noise x_0 like x_1, a time t for each pair, the point x_t, and the mean over the "
+        "batch of |v(x_t, t) - (x_1 - x_0)|².",
+        "x_1 may be (B, d) or (B, C, H, W). t.reshape(-1, *[1] * (x_1.ndim - 1)) multiplies each point by its own "
+        "time; v wants t of shape (B,).",
+        "((v(x_t, t) - (x_1 - x_0)) ** 2).flatten(1).sum(1).mean(), with x_0 = torch.randn(x_1.shape, "
+        "generator=generator, dtype=x_1.dtype) and t = torch.rand(len(x_1), generator=generator).",
+    ),
+    insight="five lines, no simulation: this is all the training that a flow model of any size needs.",
+)
+
+
+_generator = Generator().manual_seed(3)
+POINTS = torch.randn(7, 2, generator=_generator, dtype=torch.float64) + 0.5
+PLACES = torch.randn(5, 2, generator=_generator, dtype=torch.float64)
+MOMENTS = torch.tensor([0.15, 0.3, 0.45, 0.55, 0.65], dtype=torch.float64)
+LATE = 0.999 + 0 * MOMENTS
+NEAR = 0.999 * POINTS[:5] + 1e-3 * PLACES  # where paths are at that time; NEAR + 1 is where they are not
+
+
+@from_parts
+def _exact(x: Tensor, t: Tensor, points: Tensor) -> dict[str, Any]:
+    s = (1 - t)[:, None]
+    square = (x[:, None] - t[:, None, None] * points).square().sum(2)  # (B, n)
+    unscaled = (x[:, None] - points).square().sum(2)
+
+    def toward(weights: Tensor) -> Tensor:
+        return (weights @ points - x) / s
+
+    def way(log_weights: Tensor) -> Tensor:
+        return toward(log_weights.softmax(1))
+
+    log_weights = -square / (2 * s**2)
+    mean, right = log_weights.softmax(1) @ points, way(log_weights)
+    return locals()
+
+
+def _exact_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    if agree(result, right, 1e-3):
+        return (
+            f"off by {(result - right).abs().max():.1e}: something is rounded, clamped or has a small number added. "
+            "For 0 <= t < 1 none of that is needed"
+        )
+    at = worst(result, right)
+    return (
+        f"at x = {show(PLACES[at])}, t = {MOMENTS[at]:g} the velocity is {show(right[at])}; yours is "
+        f"{show(result[at])}"
+    )
+
+
+def _finite(x: Tensor, t: Tensor, told: str) -> Callable[[Answer], Any]:
+    def measure(exact_velocity: Answer) -> Any:
+        result = exact_velocity(x, t, POINTS)
+        if isinstance(result, Tensor) and not result.isfinite().all():
+            raise GradeError(told)
+        return result
+
+    return measure
+
+
+AT_START = "NaN or infinity at t = 0, where v = mean of the points - x: nothing may be divided by t"
+AT_END = (
+    "NaN or infinity at t = 0.999: every exp(-|x - t y|² / (2 (1 - t)²)) is 0 there, and 0 / 0 is NaN. Work with "
+    "logarithms: softmax, or subtract the largest before exp"
+)
+TOO_LATE = (
+    "right until t = 0.65, wrong at t = 0.999: something is clamped or rounded where 1 - t is small, or a small number "
+    "in a denominator outweighs the sum of all weights. Work with logarithms: softmax"
+)
+
+exercise(
     "4.5",
     "The exact field of finite data",
+    "exact_velocity(x, t, points)",
+    Probe(on(PLACES, MOMENTS, POINTS), _exact_off),
+    Probe(
+        _finite(PLACES, 0 * MOMENTS, AT_START),
+        lambda *_: "at t = 0 the weights are equal and v = mean of the points - x; yours differs",
+    ),
+    *(Probe(_finite(place, LATE, AT_END), lambda *_: TOO_LATE) for place in (NEAR, NEAR + 1)),
+    right=_exact(lambda p: p.right),
+    mistakes=[
+        ("this is E[x₁ | xₜ = x], a place; subtract x and divide by the time left", _exact(lambda p: p.mean)),
+        (
+            "the factor 1 / (1 - t) is missing: the way from x to the data must be walked in the time left",
+            _exact(lambda p: p.mean - p.x),
+        ),
+        (
+            "1 / (1 - t) multiplies the whole way, E[x₁|xₜ] - x, not only a part of it",
+            _exact(lambda p: p.mean - p.x / p.s),
+        ),
+        (
+            "1 / (1 - t) multiplies the whole way: mind the brackets around E[x₁|xₜ] - x",
+            _exact(lambda p: p.mean / p.s - p.x),
+        ),
+        ("time runs backwards: the velocity points from x to the data", _exact(lambda p: -p.right)),
+        (
+            "given yᵢ the variance of xₜ is (1 - t)², not 1 - t",
+            _exact(lambda p: p.way(-p.square / (2 * p.s))),
+        ),
+        ("the Gaussian's exponent has a 1/2", _exact(lambda p: p.way(-p.square / p.s**2))),
+        (
+            "(1 - t)² is missing from the exponent: the noise shrinks, and the weights sharpen",
+            _exact(lambda p: p.way(-p.square / 2)),
+        ),
+        ("the distance must be squared", _exact(lambda p: p.way(-p.square.sqrt() / (2 * p.s**2)))),
+        ("given yᵢ, xₜ is centered at t yᵢ, not at yᵢ", _exact(lambda p: p.way(-p.unscaled / (2 * p.s**2)))),
+        (
+            "sign of the exponent: near points must weigh more, not less",
+            _exact(lambda p: p.way(p.square / (2 * p.s**2))),
+        ),
+        (
+            "softmax over the wrong axis: for each x the weights of all points sum to 1",
+            _exact(lambda p: p.toward(p.log_weights.softmax(0))),
+        ),
+        (
+            "the weights must be divided by their sum: they are a posterior",
+            _exact(lambda p: p.toward(p.log_weights.exp())),
+        ),
+        (
+            "equal weights hold at t = 0 only; then xₜ begins to tell which point it comes from",
+            _exact(lambda p: p.way(0 * p.square)),
+        ),
+        (
+            "this walks to the likeliest point alone; least squares wants the mean over all",
+            _exact(lambda p: (p.points[p.square.argmin(1)] - p.x) / p.s),
+        ),
+        (AT_END, _exact(lambda p: p.toward(p.log_weights.exp() / p.log_weights.exp().sum(1, keepdim=True)))),
+        (
+            TOO_LATE,
+            _exact(
+                lambda p: p.toward(p.log_weights.exp() / (p.log_weights.exp().sum(1, keepdim=True) + 1e-12))
+            ),
+        ),
+    ],
     hints=(
         "v = (E[x₁ | xₜ = x] - x) / (1 - t), and E[x₁ | xₜ = x] is an average of the points with posterior weights.",
         "The weight of yᵢ is proportional to exp(-|x - t yᵢ|² / (2 (1 - t)²)). Near t = 1 every one of these numbers "
@@ -408,105 +630,65 @@ def _check_noise(x_0: Tensor, t: Tensor) -> None:
     ),
     insight="a softmax over the data set, with (1 - t)² as its temperature: an attention layer that looks up the data.",
 )
-def grade_exact_velocity(exact_velocity: Any) -> None:
-    """exact_velocity(x, t, points) = E[x₁ - x₀ | xₜ = x] (B, d), for x (B, d), t (B,) in [0, 1) and points (n, d)."""
-    signature = "exact_velocity(x, t, points)"
-    generator = Generator().manual_seed(3)
-    points = torch.randn(7, 2, generator=generator, dtype=torch.float64) + 0.5
-    x = torch.randn(5, 2, generator=generator, dtype=torch.float64)
 
-    def run(x: Tensor, t: Tensor, points: Tensor) -> Any:
-        return call(exact_velocity, x.clone(), t.clone(), points.clone(), signature=signature)
+SPREADS = ((1.0, 1.0), (1.0, 2.0), (0.5, 1.7), (3.0, 0.2))
 
-    t = torch.tensor([0.15, 0.3, 0.45, 0.55, 0.65], dtype=torch.float64)
-    result = require_tensor(run(x, t, points), x, signature)
-    s = (1 - t)[:, None]
-    square = (x[:, None] - t[:, None, None] * points).square().sum(2)  # (B, n)
 
-    def way(log_weights: Tensor) -> Tensor:
-        return (log_weights.softmax(1) @ points - x) / s
-
-    log_weights = -square / (2 * s**2)
-    mean, right = log_weights.softmax(1) @ points, way(log_weights)
-    unscaled = (x[:, None] - points).square().sum(2)
-    mistakes = [
-        ("this is E[x₁ | xₜ = x], a place; subtract x and divide by the time left", mean),
-        (
-            "the factor 1 / (1 - t) is missing: the way from x to the data must be walked in the time left",
-            mean - x,
-        ),
-        ("time runs backwards: the velocity points from x to the data", -right),
-        ("given yᵢ the variance of xₜ is (1 - t)², not 1 - t", way(-square / (2 * s))),
-        ("the Gaussian's exponent has a 1/2", way(-square / s**2)),
-        (
-            "(1 - t)² is missing from the exponent: the noise shrinks, and the weights sharpen",
-            way(-square / 2),
-        ),
-        ("the distance must be squared", way(-square.sqrt() / (2 * s**2))),
-        ("given yᵢ, xₜ is centered at t yᵢ, not at yᵢ", way(-unscaled / (2 * s**2))),
-        (
-            "sign of the exponent: near points must weigh more, not less",
-            way(square / (2 * s**2)),
-        ),
-        (
-            "softmax over the wrong axis: for each x the weights of all points sum to 1",
-            (log_weights.softmax(0) @ points - x) / s,
-        ),
-        (
-            "the weights must be divided by their sum: they are a posterior",
-            (log_weights.exp() @ points - x) / s,
-        ),
-        (
-            "equal weights hold at t = 0 only; then xₜ begins to tell which point it comes from",
-            way(0 * square),
-        ),
-        (
-            "this walks to the likeliest point alone; least squares wants the mean over all",
-            (points[square.argmin(1)] - x) / s,
-        ),
-    ]
-    if agree(result, right, 1e-3) and not agree(result, right):
-        raise GradeError(
-            f"off by {(result - right).abs().max():.1e}: something is rounded, clamped or has a small number added. "
-            "For 0 <= t < 1 none of that is needed"
-        )
-    at = int((result - right).abs().max(1).values.argmax())
-    otherwise = (
-        f"at x = ({x[at, 0]:.3f}, {x[at, 1]:.3f}), t = {t[at]:g} the velocity is ({right[at, 0]:.4f}, "
-        f"{right[at, 1]:.4f}); yours is ({result[at, 0]:.4f}, {result[at, 1]:.4f})"
+def _floor_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    at = worst(result, right)
+    return (
+        f"for a = {SPREADS[at][0]:g}, s = {SPREADS[at][1]:g} the integral of a² s² / (t² s² + (1 - t)² a²) over t is "
+        f"{right[at]:.4f}; yours is {result[at]:.4f}"
     )
-    diagnose(result, right, mistakes, otherwise)
-
-    at_start = run(x, torch.zeros_like(t), points)
-    if isinstance(at_start, Tensor) and not at_start.isfinite().all():
-        raise GradeError(
-            "NaN or infinity at t = 0, where v = mean of the points - x: nothing may be divided by t"
-        )
-    if not agree(require_tensor(at_start, x, signature), points.mean(0) - x):
-        raise GradeError("at t = 0 the weights are equal and v = mean of the points - x; yours differs")
-
-    late = torch.full_like(t, 0.999)
-    near = 0.999 * points[:5] + 1e-3 * x  # where paths are at that time
-    far = near + 1  # and where they are not
-    for place in (near, far):
-        answer = run(place, late, points)
-        if isinstance(answer, Tensor) and not answer.isfinite().all():
-            raise GradeError(
-                "NaN or infinity at t = 0.999: every exp(-|x - t y|² / (2 (1 - t)²)) is 0 there, and 0 / 0 is NaN. "
-                "Work with logarithms: softmax, or subtract the largest before exp"
-            )
-        log_weights = -(place[:, None] - 0.999 * points).square().sum(2) / (2 * 0.001**2)
-        expected = (log_weights.softmax(1) @ points - place) / 0.001
-        if not agree(require_tensor(answer, x, signature), expected):
-            raise GradeError(
-                "right until t = 0.65, wrong at t = 0.999: something is clamped or rounded where 1 - t is small, or a "
-                "small number in a denominator outweighs the sum of all weights. Work with logarithms: softmax"
-            )
 
 
-@exercise(
+exercise(
     "4.6",
     "The floor between two Gaussians",
+    "floor(a, s)",
+    Probe(numbers("floor(a, s)", SPREADS), _floor_off),
+    right=lambda a, s: math.pi * a * s / 2,
+    mistakes=[
+        ("this is the answer for a = 1; the source has standard deviation a", lambda a, s: math.pi * s / 2),
+        ("this is the answer for s = 1; the data have standard deviation s", lambda a, s: math.pi * a / 2),
+        (
+            "standard deviations, not variances: the integral gives one power of each",
+            lambda a, s: math.pi * (a * s) ** 2 / 2,
+        ),
+        (
+            "a and s are read as variances; they are standard deviations",
+            lambda a, s: math.pi * math.sqrt(a * s) / 2,
+        ),
+        (
+            "this is Var(x₁ - x₀), what nobody knows before looking; given xₜ less is unknown",
+            lambda a, s: a**2 + s**2,
+        ),
+        (
+            "this is the integrand at t = 1/2; average it over t from 0 to 1",
+            lambda a, s: 4 * (a * s) ** 2 / (a**2 + s**2),
+        ),
+        (
+            "the integral runs over w from 0 to infinity, where arctan gains π/2, not π",
+            lambda a, s: math.pi * a * s,
+        ),
+        ("arctan gains π/2 from 0 to infinity, not π/4", lambda a, s: math.pi * a * s / 4),
+        ("the integral of 1 / (1 + w²) from 0 to infinity is π/2, not 1", lambda a, s: a * s),
+        (
+            "the integral of 1 / (1 + w²) from 0 to infinity is π/2; and one power of a and s remains",
+            lambda a, s: (a * s) ** 2,
+        ),
+        (
+            "no field has loss 0 here: through each point pass paths with different velocities",
+            lambda a, s: 0.0,
+        ),
+        ("this is the root of the floor; it is a mean square", lambda a, s: math.sqrt(math.pi * a * s / 2)),
+        (
+            "a² is missing from the numerator a² s²: the answer has a s, not a / s or s / a (as a → 0 every path "
+            "starts at one point, and the floor is 0)",
+            lambda a, s: math.pi * s / (2 * a),
+        ),
+        ("Var x₀ = a² is missing from Var xₜ = t² s² + (1 - t)² a²", lambda a, s: math.pi * s * a**2 / 2),
+    ],
     hints=(
         "U = x₁ - x₀ and xₜ = t x₁ + (1 - t) x₀ are jointly Gaussian: Var(U | xₜ) = Var U - Cov(U, xₜ)² / Var xₜ.",
         "Var U = a² + s², Cov(U, xₜ) = t s² - (1 - t) a², Var xₜ = t² s² + (1 - t)² a². The numerator collapses to "
@@ -516,50 +698,3 @@ def grade_exact_velocity(exact_velocity: Any) -> None:
     insight="symmetric in the two ends, and proportional to the spread of each: only where one end is a point "
     "(a = 0 or s = 0) is there nothing to average.",
 )
-def grade_floor(floor: Any) -> None:
-    """floor(a, s): the least flow-matching loss from N(0, a²) to N(0, s²) in one dimension, π a s / 2."""
-    pairs = ((1.0, 1.0), (1.0, 2.0), (0.5, 1.7), (3.0, 0.2))
-    values = [call(floor, a, s, signature="floor(a, s)") for a, s in pairs]
-    try:
-        result = torch.tensor([float(value) for value in values], dtype=torch.float64)
-    except (TypeError, ValueError):
-        raise GradeError(f"floor(a, s) must return a number, not {type(values[0]).__name__}") from None
-    a, s = torch.tensor(pairs, dtype=torch.float64).T
-    right = math.pi * a * s / 2
-    middle = a**2 * s**2 / ((a**2 + s**2) / 4)
-    mistakes = [
-        ("this is the answer for a = 1; the source has standard deviation a", math.pi * s / 2),
-        (
-            "standard deviations, not variances: the integral gives one power of each",
-            math.pi * (a * s) ** 2 / 2,
-        ),
-        (
-            "this is Var(x₁ - x₀), what nobody knows before looking; given xₜ less is unknown",
-            a**2 + s**2,
-        ),
-        ("this is the integrand at t = 1/2; average it over t from 0 to 1", middle),
-        ("the integral runs over w from 0 to infinity, where arctan gains π/2, not π", math.pi * a * s),
-        ("arctan gains π/2 from 0 to infinity, not π/4", math.pi * a * s / 4),
-        ("the integral of 1 / (1 + w²) from 0 to infinity is π/2, not 1", a * s),
-        (
-            "the integral of 1 / (1 + w²) from 0 to infinity is π/2; and one power of a and s remains",
-            (a * s) ** 2,
-        ),
-        (
-            "no field has loss 0 here: through each point pass paths with different velocities",
-            0 * a,
-        ),
-        ("this is the root of the floor; it is a mean square", right.sqrt()),
-        (
-            "a² is missing from the numerator a² s²: the answer has a s, not a / s or s / a (as a → 0 every path "
-            "starts at one point, and the floor is 0)",
-            math.pi * s / (2 * a),
-        ),
-        ("Var x₀ = a² is missing from Var xₜ = t² s² + (1 - t)² a²", math.pi * s * a**2 / 2),
-    ]
-    at = int((result - right).abs().nan_to_num(math.inf).argmax())
-    otherwise = (
-        f"for a = {pairs[at][0]:g}, s = {pairs[at][1]:g} the integral of a² s² / (t² s² + (1 - t)² a²) over t is "
-        f"{right[at]:.4f}; yours is {result[at]:.4f}"
-    )
-    diagnose(result, right, mistakes, otherwise)

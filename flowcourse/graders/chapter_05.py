@@ -10,15 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowcourse.exercises import (
+from flowcourse.exercises import Option, choice, exercise
+from flowcourse.grading import (
+    Answer,
+    Counted,
     GradeError,
-    Option,
+    Probe,
     agree,
-    call,
-    choice,
-    diagnose,
-    exercise,
-    require_tensor,
+    from_parts,
+    guarded,
+    numbers,
+    require,
+    show,
+    worst,
 )
 from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4
 
@@ -89,9 +93,96 @@ choice(
 )
 
 
-@exercise(
+@from_parts
+def _theta(theta: float) -> dict[str, Any]:
+    b_2, e = 1 / (2 * theta), 1 / 6 - theta / 4
+    return locals()
+
+
+def _weighted(weights: Callable[[float], tuple[float, float]]) -> Answer:
+    return lambda theta: (*weights(theta), 1 / 6 - theta / 4)
+
+
+THETAS = (0.5, 1.0, 2 / 3, 0.4)
+_triples = numbers("theta_method(theta)", [(theta,) for theta in THETAS], "three numbers (b_1, b_2, e)", 3)
+
+
+def _weights_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    sums, moments = result.sum(1), result[:, 1] * torch.tensor(THETAS, dtype=torch.float64)
+    at = worst(sums, torch.ones_like(sums))
+    if not agree(sums, torch.ones_like(sums)):
+        return (
+            f"for θ = {THETAS[at]:.3g} your weights sum to {sums[at]:.4g}; without b₁ + b₂ = 1 a constant velocity is "
+            "not followed"
+        )
+    at = worst(moments, torch.full_like(moments, 0.5))
+    return f"for θ = {THETAS[at]:.3g}, b₁ + b₂ = 1 but b₂ θ is {moments[at]:.4g}, not 1/2"
+
+
+def _rest_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    at = worst(result, right)
+    return (
+        f"the weights are right; for θ = {THETAS[at]:.3g} e should be {right[at]:.4f}, yours is {result[at]:.4f}: "
+        "1/6 less b₂ θ²/2"
+    )
+
+
+FINE = "the weights are right; "
+
+exercise(
     "5.3",
     "The best second reading",
+    "theta_method(theta)",
+    Probe(lambda theta_method: _triples(theta_method)[:, :2], _weights_off),
+    Probe(lambda theta_method: _triples(theta_method)[:, 2], _rest_off),
+    right=_theta(lambda p: (1 - p.b_2, p.b_2, p.e)),
+    mistakes=[
+        (
+            "b₁ and b₂ are swapped: the late reading, at θ, has the weight 1/(2θ)",
+            _theta(lambda p: (p.b_2, 1 - p.b_2, p.e)),
+        ),
+        ("b₂ θ must be 1/2, not 1: that is sum b c = 1/2", _weighted(lambda t: (1 - 1 / t, 1 / t))),
+        (
+            "b₂ θ² is not the condition: it is b₂ θ = 1/2",
+            _weighted(lambda t: (1 - 1 / (2 * t * t), 1 / (2 * t * t))),
+        ),
+        ("b₂ = θ/2 is upside down: b₂ θ = 1/2 gives b₂ = 1/(2θ)", _weighted(lambda t: (1 - t / 2, t / 2))),
+        ("b₂ is not θ: b₂ θ = 1/2 gives b₂ = 1/(2θ)", _weighted(lambda t: (1 - t, t))),
+        ("equal weights are right for θ = 1 (Heun) only", _weighted(lambda t: (0.5, 0.5))),
+        (
+            "all the weight on the second reading is right for θ = 1/2 (midpoint) only",
+            _weighted(lambda t: (0.0, 1.0)),
+        ),
+        (f"{FINE}e has the wrong sign: it is truth minus method", _theta(lambda p: (1 - p.b_2, p.b_2, -p.e))),
+        (
+            f"{FINE}in e the Taylor term of f(t + θ h) is θ² h²/2 f'': the 1/2 is missing",
+            _theta(lambda p: (1 - p.b_2, p.b_2, 1 / 6 - p.theta / 2)),
+        ),
+        (
+            f"{FINE}in e the second reading must be weighted by b₂",
+            _theta(lambda p: (1 - p.b_2, p.b_2, 1 / 6 - p.theta**2 / 2)),
+        ),
+        (
+            f"{FINE}the exact step has h³/6 f'', from the third Taylor term, not h³/2",
+            _theta(lambda p: (1 - p.b_2, p.b_2, 1 / 2 - p.theta / 4)),
+        ),
+        (
+            f"{FINE}the exact step has h³/6 f'', not h³/3",
+            _theta(lambda p: (1 - p.b_2, p.b_2, 1 / 3 - p.theta / 4)),
+        ),
+        (
+            f"{FINE}this is the method's own h³ term: subtract it from 1/6",
+            _theta(lambda p: (1 - p.b_2, p.b_2, p.theta / 4)),
+        ),
+        (
+            f"{FINE}this is the exact h³ term: subtract the method's",
+            _theta(lambda p: (1 - p.b_2, p.b_2, 1 / 6)),
+        ),
+        (
+            f"{FINE}the method's h³ term is b₂ θ²/2 = θ/4 and so depends on θ",
+            _theta(lambda p: (1 - p.b_2, p.b_2, 1 / 24)),
+        ),
+    ],
     hints=(
         "The two conditions of order 2 are b₁ + b₂ = 1 and b₁ c₁ + b₂ c₂ = 1/2, and c₁ = 0.",
         "For v = f(t) the exact step is the integral of f: h f + h²/2 f' + h³/6 f'' + ... The method's step is "
@@ -100,76 +191,9 @@ choice(
     ),
     insight="midpoint's e is 1/24, Heun's -1/12, and θ = 2/3 (Ralston's method) makes it vanish.",
 )
-def grade_theta(theta_method: Any) -> None:
-    """theta_method(theta) -> (1 - 1/(2 theta), 1/(2 theta), 1/6 - theta/4), as three numbers."""
-    signature = "theta_method(theta)"
-    thetas = (0.5, 1.0, 2 / 3, 0.4)
-    rows = []
-    for theta in thetas:
-        value = call(theta_method, theta, signature=signature)
-        try:
-            row = [float(number) for number in value]
-        except (TypeError, ValueError):
-            raise GradeError(
-                f"{signature} must return three numbers (b_1, b_2, e), not {type(value).__name__}"
-            ) from None
-        if len(row) != 3:
-            raise GradeError(f"{signature} must return three numbers (b_1, b_2, e), not {len(row)}")
-        rows.append(row)
-    result = torch.tensor(rows, dtype=torch.float64)
-    t = torch.tensor(thetas, dtype=torch.float64)
-    b_1, b_2, e = 1 - 1 / (2 * t), 1 / (2 * t), 1 / 6 - t / 4
-
-    weights = [
-        ("b₁ and b₂ are swapped: the late reading, at θ, has the weight 1/(2θ)", (b_2, b_1)),
-        ("b₂ θ must be 1/2, not 1: that is sum b c = 1/2", (1 - 1 / t, 1 / t)),
-        ("b₂ θ² is not the condition: it is b₂ θ = 1/2", (1 - 1 / (2 * t * t), 1 / (2 * t * t))),
-        ("b₂ = θ/2 is upside down: b₂ θ = 1/2 gives b₂ = 1/(2θ)", (1 - t / 2, t / 2)),
-        ("equal weights are right for θ = 1 (Heun) only", (0 * t + 0.5, 0 * t + 0.5)),
-        (
-            "all the weight on the second reading is right for θ = 1/2 (midpoint) only",
-            (0 * t, 0 * t + 1),
-        ),
-    ]
-    mine = result[:, :2]
-    if not agree(mine, torch.stack([b_1, b_2], 1)):
-        for diagnosis, pair in weights:
-            if agree(mine, torch.stack(pair, 1)):
-                raise GradeError(diagnosis)
-        sums, moments = mine.sum(1), mine[:, 1] * t
-        bad = int((sums - 1).abs().nan_to_num(math.inf).argmax())
-        if not agree(sums, torch.ones_like(t)):
-            raise GradeError(
-                f"for θ = {thetas[bad]:.3g} your weights sum to {sums[bad]:.4g}; without b₁ + b₂ = 1 a constant "
-                "velocity is not followed"
-            )
-        bad = int((moments - 0.5).abs().nan_to_num(math.inf).argmax())
-        raise GradeError(f"for θ = {thetas[bad]:.3g}, b₁ + b₂ = 1 but b₂ θ is {moments[bad]:.4g}, not 1/2")
-    mistakes = [
-        ("the weights are right; e has the wrong sign: it is truth minus method", -e),
-        (
-            "the weights are right; in e the Taylor term of f(t + θ h) is θ² h²/2 f'': the 1/2 is missing",
-            1 / 6 - t / 2,
-        ),
-        ("the weights are right; in e the second reading must be weighted by b₂", 1 / 6 - t * t / 2),
-        (
-            "the weights are right; the exact step has h³/6 f'', from the third Taylor term, not h³/2",
-            1 / 2 - t / 4,
-        ),
-        ("the weights are right; the exact step has h³/6 f'', not h³/3", 1 / 3 - t / 4),
-        ("the weights are right; this is the method's own h³ term: subtract it from 1/6", t / 4),
-        ("the weights are right; this is the exact h³ term: subtract the method's", 0 * t + 1 / 6),
-        ("the weights are right; the method's h³ term is b₂ θ²/2 = θ/4 and so depends on θ", 0 * t + 1 / 24),
-    ]
-    at = int((result[:, 2] - e).abs().nan_to_num(math.inf).argmax())
-    otherwise = (
-        f"the weights are right; for θ = {thetas[at]:.3g} e should be {e[at]:.4f}, yours is {result[at, 2]:.4f}: "
-        "1/6 less b₂ θ²/2"
-    )
-    diagnose(result[:, 2], e, mistakes, otherwise)
 
 
-# 5.4 Each wrong builder below makes one mistake; the grader runs it beside the reader's on tables that tell all apart.
+# 5.4 A step with a place for every common mistake, on tables that tell all of them apart.
 
 
 def _swirl(x: Tensor, t: Any) -> Tensor:
@@ -183,6 +207,11 @@ _TABLES: dict[str, Table] = {
     "Heun's third-order table": (((), (1 / 3,), (0.0, 2 / 3)), (1 / 4, 0.0, 3 / 4), (0.0, 1 / 3, 2 / 3)),
     "Ralston's third-order table": (((), (1 / 2,), (0.0, 3 / 4)), (2 / 9, 1 / 3, 4 / 9), (0.0, 1 / 2, 3 / 4)),
     "Kutta's third-order table": (((), (1 / 2,), (-1.0, 2.0)), (1 / 6, 2 / 3, 1 / 6), (0.0, 1 / 2, 1.0)),
+    "a made-up table, whose c are not the sums of the rows of a,": (
+        ((), (1 / 3,), (1 / 4, 1 / 2)),
+        (0.2, 0.3, 0.5),
+        (0.1, 0.4, 0.8),
+    ),
     **{m.name: (m.a, m.b, m.c) for m in (EULER, MIDPOINT, HEUN, RK4)},
 }
 
@@ -194,12 +223,12 @@ def _step(
     t: float,
     h: float,
     *,
-    clock: Callable[[float], float] = lambda c: c,
-    reach: Callable[[float], float] = lambda a: a,
+    clock: Callable[[float, float], float] = lambda c, h: c,
+    reach: Callable[[float, float], float] = lambda a, h: a,
     only_last: bool = False,
     chained: bool = False,
     weights: Callable[[Sequence[float]], Sequence[float]] = lambda b: b,
-    move: float = 1.0,
+    move: Callable[[float], float] = lambda h: 1.0,
 ) -> Tensor:
     """One Runge-Kutta step, with a place for every common mistake."""
     a, b, c = table
@@ -209,61 +238,153 @@ def _step(
         y = y if chained else x
         terms = list(zip(row, k, strict=True))
         for a_ij, k_j in terms[-1:] if only_last else terms:
-            y = y + h * reach(a_ij) * k_j
-        k.append(v(y, t + clock(c_i) * h))
+            y = y + h * reach(a_ij, h) * k_j
+        k.append(v(y, t + clock(c_i, h) * h))
     for b_i, k_i in zip(weights(b), k, strict=True):
-        x = x + move * h * b_i * k_i
+        x = x + move(h) * h * b_i * k_i
     return x
 
 
-def _wrong_steps(table: Table, v: Field, x: Tensor, t: float, h: float) -> list[tuple[str, Tensor]]:
-    b = table[1]
+def _method(**mistake: Any) -> Answer:
+    """runge_kutta(a, b, c) with one part exchanged."""
+    return lambda a, b, c: lambda v, x, t, h: _step((a, b, c), v, x, t, h, **mistake)
 
-    def run(**mistake: Any) -> Tensor:
-        return _step(table, v, x, t, h, **mistake)
 
-    rows = [run(weights=lambda b, i=i: [float(j == i) for j in range(len(b))]) for i in range(len(b))]
-    return [
-        ("every slope is read at time t; slope i belongs to time t + c_i h", run(clock=lambda c: 0.0)),
-        (
-            "slope i is read at time t + c_i; the fraction c_i is of the step: t + c_i h",
-            run(clock=lambda c: c / h),
-        ),
-        ("every slope is read at time t + h; slope i belongs to time t + c_i h", run(clock=lambda c: 1.0)),
-        (
-            "every slope is read at x itself; a_ij says how far along the earlier slopes to go",
-            run(reach=lambda a: 0.0),
-        ),
-        ("the stages move by a_ij k_j; the step length h is missing there", run(reach=lambda a: a / h)),
-        (
-            "the stage must add all the earlier slopes, sum_j a_ij k_j, not the last one alone",
-            run(only_last=True),
-        ),
-        ("each stage starts again from x: yours starts from the stage before", run(chained=True)),
-        ("the stages move by h a_ij k_j: yours contain h twice", run(reach=lambda a: a * h)),
-        ("the step adds h sum b k: yours contains h twice", run(move=h)),
-        ("the stages step backwards: x + h a k, not x - h a k", run(reach=lambda a: -a)),
-        ("the stage weights are a_ij, and you used c_i for each earlier slope", _with_c(table, v, x, t, h)),
-        ("all slopes are averaged alike; the weights are b", run(weights=lambda b: [1 / len(b)] * len(b))),
-        ("the weights b are read from the wrong end", run(weights=lambda b: list(b)[::-1])),
-        ("the step adds sum b k without the factor h", run(move=1 / h)),
-        ("only half a step: the point moves by h sum b k", run(move=0.5)),
-        ("the sign is wrong: the point moves by + h sum b k", run(move=-1.0)),
-        ("this moves along the last slope alone; b combines them", rows[-1]),
-        ("this moves along the first slope alone, which is Euler's step; b combines them", rows[0]),
-        ("nothing moved: this is x itself", x),
-        ("this is the increment h sum b k; the step returns x plus it", run() - x),
+def _with_c(a: Any, b: Any, c: Any) -> Answer:
+    return _method()([[c_i] * len(row) for row, c_i in zip(a, c, strict=True)], b, c)
+
+
+def _increment(a: Any, b: Any, c: Any) -> Answer:
+    return lambda v, x, t, h: _step((a, b, c), v, x, t, h) - x
+
+
+START = torch.tensor([[0.3, -0.7], [1.1, 0.4], [-0.6, 0.9]], dtype=torch.float64)
+TIME, LENGTH = 0.2, 0.4
+
+
+def _stepper(runge_kutta: Answer, table: Table) -> Answer:
+    step = runge_kutta(*table)
+    if not callable(step):
+        raise GradeError(
+            f"runge_kutta(a, b, c) must return the function step(v, x, t, h), not {type(step).__name__}"
+        )
+    return guarded(step, "step(v, x, t, h)")
+
+
+def _first_step(name: str) -> Probe:
+    table = _TABLES[name]
+
+    def evaluations(runge_kutta: Answer) -> Tensor:
+        v = Counted(_swirl)
+        _stepper(runge_kutta, table)(v, START, TIME, LENGTH)
+        return torch.tensor(v.calls)
+
+    def told(result: Tensor, right: Tensor, runge_kutta: Answer) -> str:
+        at = worst(result, right)
+        return (
+            f"with {name} one step from t = {TIME} with h = {LENGTH} should bring the point {show(START[at])} to "
+            f"{show(right[at])}; yours is at {show(result[at])}, after {evaluations(runge_kutta)} evaluations of v, "
+            f"where the table has {len(table[1])} stages"
+        )
+
+    return Probe(
+        lambda runge_kutta: _stepper(runge_kutta, table)(Counted(_swirl), START, TIME, LENGTH),
+        told,
+        what="step(v, x, t, h)",
+    )
+
+
+def _evaluations(runge_kutta: Answer) -> Tensor:
+    """How often each table's step asks the field."""
+    calls = []
+    for table in _TABLES.values():
+        v = Counted(_swirl)
+        _stepper(runge_kutta, table)(v, START, TIME, LENGTH)
+        calls.append(v.calls)
+    return torch.tensor(calls)
+
+
+def _evaluations_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    at = worst(result, right)
+    return (
+        f"the result is right, but {list(_TABLES)[at]} has {right[at]} stages and you evaluate v {result[at]} times: "
+        "keep each slope in a list and use it again"
+    )
+
+
+def _second_step(runge_kutta: Answer) -> Any:
+    """A step with each of two methods in turn, after both have made one."""
+    steps = [
+        _stepper(runge_kutta, _TABLES[name])
+        for name in ("Kutta's third-order table", "Heun's third-order table")
     ]
+    for step in steps:
+        step(_swirl, START, TIME, LENGTH)
+    return [step(_swirl, START - 0.1, TIME + LENGTH, LENGTH / 2) for step in steps]
 
 
-def _with_c(table: Table, v: Field, x: Tensor, t: float, h: float) -> Tensor:
-    a, b, c = table
-    return _step(([[c_i] * len(row) for row, c_i in zip(a, c, strict=True)], b, c), v, x, t, h)
-
-
-@exercise(
+exercise(
     "5.4",
     "A table becomes a solver",
+    "runge_kutta(a, b, c)",
+    *(_first_step(name) for name in _TABLES),
+    Probe(_evaluations, _evaluations_off),
+    Probe(
+        _second_step,
+        "the first step is right and the second is not: something is carried over from one call to the next. The list "
+        "of slopes must start empty inside step",
+    ),
+    right=_method(),
+    mistakes=[
+        ("every slope is read at time t; slope i belongs to time t + c_i h", _method(clock=lambda c, h: 0.0)),
+        (
+            "slope i is read at time t + c_i; the fraction c_i is of the step: t + c_i h",
+            _method(clock=lambda c, h: c / h),
+        ),
+        (
+            "every slope is read at time t + h; slope i belongs to time t + c_i h",
+            _method(clock=lambda c, h: 1.0),
+        ),
+        (
+            "every slope is read at x itself; a_ij says how far along the earlier slopes to go",
+            _method(reach=lambda a, h: 0.0),
+        ),
+        (
+            "the stages move by a_ij k_j; the step length h is missing there",
+            _method(reach=lambda a, h: a / h),
+        ),
+        (
+            "the stage must add all the earlier slopes, sum_j a_ij k_j, not the last one alone",
+            _method(only_last=True),
+        ),
+        ("each stage starts again from x: yours starts from the stage before", _method(chained=True)),
+        ("the stages move by h a_ij k_j: yours contain h twice", _method(reach=lambda a, h: a * h)),
+        ("the step adds h sum b k: yours contains h twice", _method(move=lambda h: h)),
+        ("the stages step backwards: x + h a k, not x - h a k", _method(reach=lambda a, h: -a)),
+        ("the stage weights are a_ij, and you used c_i for each earlier slope", _with_c),
+        (
+            "all slopes are averaged alike; the weights are b",
+            _method(weights=lambda b: [1 / len(b)] * len(b)),
+        ),
+        ("the weights b are read from the wrong end", _method(weights=lambda b: list(b)[::-1])),
+        ("the step adds sum b k without the factor h", _method(move=lambda h: 1 / h)),
+        ("only half a step: the point moves by h sum b k", _method(move=lambda h: 0.5)),
+        ("the sign is wrong: the point moves by + h sum b k", _method(move=lambda h: -1.0)),
+        (
+            "this moves along the last slope alone; b combines them",
+            _method(weights=lambda b: [0.0] * (len(b) - 1) + [1.0]),
+        ),
+        (
+            "this moves along the first slope alone, which is Euler's step; b combines them",
+            _method(weights=lambda b: [1.0] + [0.0] * (len(b) - 1)),
+        ),
+        (
+            "slope i belongs to time t + c_i h: yours goes by the sum of row i of a, which need not be c_i",
+            lambda a, b, c: _method()(a, b, [sum(row) for row in a]),
+        ),
+        ("nothing moved: this is x itself", lambda a, b, c: lambda v, x, t, h: x),
+        ("this is the increment h sum b k; the step returns x plus it", _increment),
+    ],
     hints=(
         "runge_kutta returns a function. Inside it, keep the slopes in a list that starts empty, and fill it stage by "
         "stage.",
@@ -274,46 +395,6 @@ def _with_c(table: Table, v: Field, x: Tensor, t: float, h: float) -> Tensor:
     ),
     insight="a new method is a new table: you now have every explicit Runge-Kutta method there is.",
 )
-def grade_runge_kutta(runge_kutta: Any) -> None:
-    """runge_kutta(a, b, c) -> step(v, x, t, h), one step of the method for x (B, 2)."""
-    signature = "step(v, x, t, h)"
-    x = torch.tensor([[0.3, -0.7], [1.1, 0.4], [-0.6, 0.9]], dtype=torch.float64)
-    t, h = 0.2, 0.4
-    for name, table in _TABLES.items():
-        step = call(runge_kutta, *table, signature="runge_kutta(a, b, c)")
-        if not callable(step):
-            raise GradeError(
-                f"runge_kutta(a, b, c) must return the function {signature}, not {type(step).__name__}"
-            )
-        calls = 0
-
-        def counted(y: Tensor, s: Any) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return _swirl(y, s)
-
-        mine = x.clone()
-        result = require_tensor(call(step, counted, mine, t, h, signature=signature), x, signature)
-        if not torch.equal(mine, x):
-            raise GradeError("x was modified in place: write x_i = x_i + ..., not x_i += ...")
-        right = _step(table, _swirl, x, t, h)
-        otherwise = (
-            f"with {name} one step from t = {t} with h = {h} should bring the first point to ({right[0, 0]:.4f}, "
-            f"{right[0, 1]:.4f}); yours is at ({result[0, 0]:.4f}, {result[0, 1]:.4f}), after {calls} evaluations of "
-            f"v, where the table has {len(table[1])} stages"
-        )
-        diagnose(result, right, _wrong_steps(table, _swirl, x, t, h), otherwise)
-        if calls != len(table[1]):
-            raise GradeError(
-                f"the result is right, but {name} has {len(table[1])} stages and you evaluate v {calls} times: keep "
-                "each slope in a list and use it again"
-            )
-        again = require_tensor(call(step, _swirl, right, t + h, h, signature=signature), x, signature)
-        if not agree(again, _step(table, _swirl, right, t + h, h)):
-            raise GradeError(
-                "the first step is right and the second is not: something is carried over from one call to the next. "
-                "The list of slopes must start empty inside step"
-            )
 
 
 # 5.5 The text prescribes every decision of the solver, so that its times can be compared one by one.
@@ -367,64 +448,6 @@ def _adapt(
     return x, times
 
 
-_WRONG_ADAPTIVE: list[tuple[str, dict[str, Any]]] = [
-    (
-        "every step is accepted: a step whose estimate exceeds tol must be tried again, shorter",
-        {"reject": False},
-    ),
-    (
-        "the last step goes past t1: cut h to at most t1 - t before each step",
-        {"cut": False},
-    ),
-    ("Euler's result is kept; the better one, Heun's, costs nothing more", {"keep": lambda k_1, k_2: k_1}),
-    (
-        "the accepted result moves along the mean of both slopes; yours along k_2 alone",
-        {"keep": lambda k_1, k_2: k_2},
-    ),
-    ("the exponent is 1/2, since the estimate is of size h²: yours is 1", {"exponent": 1.0}),
-    (
-        "the exponent is 1/2, since the estimate is of size h²: yours is 1/3, for an estimate of size h³",
-        {"exponent": 1 / 3},
-    ),
-    ("the safety factor 0.9 is missing: half of the steps would just fail", {"safety": 1.0}),
-    ("the ratio is upside down: a large error must make the next step short", {"upside_down": True}),
-    (
-        "h is multiplied after rejected steps only: it can shrink and never grow",
-        {"adjust": lambda accepted: not accepted},
-    ),
-    ("h is never changed: multiply it after every step", {"reject": False, "adjust": lambda accepted: False}),
-    (
-        "after a rejected step h is multiplied by the same factor as after an accepted one; yours halves it",
-        {"halve": True},
-    ),
-    ("t moves on by the new h: it must move by the h of the step just made", {"new_h": True}),
-    ("the first h is a tenth of t1 - t0; yours is 0.1", {"first": lambda length: 0.1}),
-    ("the first h is a tenth of t1 - t0; yours is all of it", {"first": lambda length: length}),
-    ("h is not limited from above: it must not grow by more than a factor of 5", {"most": math.inf}),
-    ("h is not limited from below: it must not shrink by more than a factor of 5", {"least": 0.0}),
-    ("h may grow up to a factor of 5: yours never grows", {"most": 1.0}),
-    (
-        "the root mean square averages over all entries; you took the largest entry",
-        {"size": lambda d: float(d.abs().max())},
-    ),
-    (
-        "the root mean square averages over all entries; you took the norm, which grows with the batch",
-        {"size": lambda d: float(d.norm())},
-    ),
-    ("the root mean square, not the mean of absolute values", {"size": lambda d: float(d.abs().mean())}),
-    (
-        "the root mean square over all entries: you averaged the points' norms",
-        {"size": lambda d: float(d.norm(dim=1).mean())},
-    ),
-    ("the root is missing: this is the mean square", {"size": lambda d: float(d.square().mean())}),
-    ("the two results differ by h/2 (k_2 - k_1): the 1/2 is missing", {"estimate": lambda h: h}),
-    ("the two results differ by h/2 (k_2 - k_1): the factor h is missing", {"estimate": lambda h: 0.5}),
-    ("the estimate is h/2 (k_2 - k_1): you compare the slopes themselves", {"estimate": lambda h: 1.0}),
-    ("k_2 belongs to time t + h, not to t", {"early": True}),
-    ("a rejected step must leave x where it was", {"ignore": True}),
-]
-
-
 def _pulse(x: Tensor, t: Any) -> Tensor:
     """A field that is in a hurry around t = 1: steps must shrink before it, some of them rejected, and grow again."""
     hurry = 6 / (1 + 2500 * (t - 1.0) ** 2)
@@ -436,9 +459,162 @@ def _idle(x: Tensor, t: Any) -> Tensor:
     return torch.stack([torch.sin(x[:, 1] + t) / 80, x[:, 0] / 100 + 1], dim=1)
 
 
-@exercise(
+def _still(x: Tensor, t: Any) -> Tensor:
+    """A field that does not change at all: the estimate is exactly 0."""
+    return torch.tensor([1.0, -0.5], dtype=x.dtype).expand_as(x)
+
+
+def _solver(**mistake: Any) -> Answer:
+    """adaptive(v, x, t0, t1, tol) with one part exchanged."""
+    return lambda v, x, t0, t1, tol: _adapt(v, x, t0, t1, tol, **mistake)
+
+
+T0, T1, TOL = 0.2, 2.1, 0.01
+LIMIT = 2_000
+
+
+def _trip(field: Field) -> Callable[[Answer], list[Tensor]]:
+    """Measure the points at t1 and the accepted times."""
+
+    def measure(adaptive: Answer) -> list[Tensor]:
+        calls, early = 0, 0
+
+        def counted(y: Tensor, t: Any) -> Tensor:
+            nonlocal calls, early
+            calls, early = calls + 1, early + (float(t) == T0)
+            if calls > LIMIT and early > LIMIT / 3:
+                raise GradeError(
+                    f"after {LIMIT:,} evaluations no step has been accepted: eps <= tol must accept"
+                )
+            if calls > LIMIT:
+                raise GradeError(
+                    f"after {LIMIT:,} evaluations t1 is not reached; is the ratio tol / eps upside down? h must shrink "
+                    "after a large error and grow after a small one"
+                )
+            return field(y, t)
+
+        value = adaptive(counted, START, T0, T1, TOL)
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise GradeError(
+                "adaptive(v, x, t0, t1, tol) must return two things, the points at t1 and the list of accepted times, "
+                f"not {type(value).__name__}"
+            )
+        require(value[0], START, "the points at t1")
+        try:
+            times = [float(t) for t in value[1]]
+        except (TypeError, ValueError, RuntimeError):
+            raise GradeError(
+                f"the accepted times must be a list of numbers, not {type(value[1]).__name__}"
+            ) from None
+        if len(times) > 2 and 0 < times[-1] - times[-2] < 1e-12:  # t + h may round to just below t1
+            del times[-2]
+        return [value[0], torch.tensor(times, dtype=torch.float64)]
+
+    return measure
+
+
+def _trip_off(result: list[Tensor], right: list[Tensor], _: Answer) -> str:
+    end, times, expected = result[0], result[1].tolist(), right[1].tolist()
+    if not times or abs(times[0] - T0) > 1e-6:
+        return f"the accepted times must begin with t0 = {T0}"
+    if times[-1] < T1 - 1e-6 and agree(end, right[0]):
+        return f"the points are right, but the last time must be t1 = {T1}, and yours is {times[-1]:.6g}: list it too"
+    if abs(times[-1] - T1) > 1e-6:
+        return f"the last time must be t1 = {T1}, and yours is {times[-1]:.6g}: cut h to at most t1 - t"
+    if not all(t > s for s, t in itertools.pairwise(times)):
+        return "the accepted times must increase: a rejected step adds none"
+    for mine, other in zip(times, expected, strict=False):
+        if abs(mine - other) > 1e-6:
+            return f"the first step that differs ends at t = {mine:.6f}, where it should end at {other:.6f}"
+    if len(times) != len(expected):
+        return f"you accept {len(times) - 1} steps, and {len(expected) - 1} are expected"
+    return "the times are right and the points are not: the accepted result is x + h/2 (k_1 + k_2)"
+
+
+ZERO = (
+    "right, but not where the field is constant: there eps is exactly 0, and tol / eps divides by it. Write "
+    "eps = max(eps, 1e-300)"
+)
+
+exercise(
     "5.5",
     "A solver that chooses its steps",
+    "adaptive(v, x, t0, t1, tol)",
+    Probe(_trip(_pulse), _trip_off),
+    Probe(_trip(_idle), _trip_off),
+    Probe(_trip(_still), ZERO),
+    right=_solver(),
+    mistakes=[
+        (
+            "every step is accepted: a step whose estimate exceeds tol must be tried again, shorter",
+            _solver(reject=False),
+        ),
+        (
+            "the last step goes past t1: cut h to at most t1 - t before each step",
+            _solver(cut=False),
+        ),
+        (
+            "Euler's result is kept; the better one, Heun's, costs nothing more",
+            _solver(keep=lambda k_1, k_2: k_1),
+        ),
+        (
+            "the accepted result moves along the mean of both slopes; yours along k_2 alone",
+            _solver(keep=lambda k_1, k_2: k_2),
+        ),
+        ("the exponent is 1/2, since the estimate is of size h²: yours is 1", _solver(exponent=1.0)),
+        (
+            "the exponent is 1/2, since the estimate is of size h²: yours is 1/3, for an estimate of size h³",
+            _solver(exponent=1 / 3),
+        ),
+        ("the safety factor 0.9 is missing: half of the steps would just fail", _solver(safety=1.0)),
+        ("the ratio is upside down: a large error must make the next step short", _solver(upside_down=True)),
+        (
+            "h is multiplied after rejected steps only: it can shrink and never grow",
+            _solver(adjust=lambda accepted: not accepted),
+        ),
+        (
+            "h is never changed: multiply it after every step",
+            _solver(reject=False, adjust=lambda accepted: False),
+        ),
+        (
+            "after a rejected step h is multiplied by the same factor as after an accepted one; yours halves it",
+            _solver(halve=True),
+        ),
+        ("t moves on by the new h: it must move by the h of the step just made", _solver(new_h=True)),
+        ("the first h is a tenth of t1 - t0; yours is 0.1", _solver(first=lambda length: 0.1)),
+        ("the first h is a tenth of t1 - t0; yours is all of it", _solver(first=lambda length: length)),
+        ("h is not limited from above: it must not grow by more than a factor of 5", _solver(most=math.inf)),
+        ("h is not limited from below: it must not shrink by more than a factor of 5", _solver(least=0.0)),
+        ("h may grow up to a factor of 5: yours never grows", _solver(most=1.0)),
+        (
+            "the root mean square averages over all entries; you took the largest entry",
+            _solver(size=lambda d: float(d.abs().max())),
+        ),
+        (
+            "the root mean square averages over all entries; you took the norm, which grows with the batch",
+            _solver(size=lambda d: float(d.norm())),
+        ),
+        (
+            "the root mean square, not the mean of absolute values",
+            _solver(size=lambda d: float(d.abs().mean())),
+        ),
+        (
+            "the root mean square over all entries: you averaged the points' norms",
+            _solver(size=lambda d: float(d.norm(dim=1).mean())),
+        ),
+        ("the root is missing: this is the mean square", _solver(size=lambda d: float(d.square().mean()))),
+        ("the two results differ by h/2 (k_2 - k_1): the 1/2 is missing", _solver(estimate=lambda h: h)),
+        (
+            "the two results differ by h/2 (k_2 - k_1): the factor h is missing",
+            _solver(estimate=lambda h: 0.5),
+        ),
+        (
+            "the estimate is h/2 (k_2 - k_1): you compare the slopes themselves",
+            _solver(estimate=lambda h: 1.0),
+        ),
+        ("k_2 belongs to time t + h, not to t", _solver(early=True)),
+        ("a rejected step must leave x where it was", _solver(ignore=True)),
+    ],
     hints=(
         "Keep t, x and h, and loop while t < t1. In each round: cut h, read two slopes, estimate, decide, adjust h. "
         "Only an accepted step changes t and x.",
@@ -448,80 +624,3 @@ def _idle(x: Tensor, t: Any) -> Tensor:
     ),
     insight="short steps where the field is in a hurry, long ones elsewhere, and nobody had to choose N.",
 )
-def grade_adaptive(adaptive: Any) -> None:
-    """adaptive(v, x, t0, t1, tol) -> (x at t1, accepted times), Heun with Euler inside, as the exercise prescribes."""
-    x = torch.tensor([[0.3, -0.7], [1.1, 0.4], [-0.6, 0.9]], dtype=torch.float64)
-    for field in (_pulse, _idle):
-        _compare_adaptive(adaptive, field, x, 0.2, 2.1, 0.01)
-
-
-def _compare_adaptive(adaptive: Any, v: Field, x: Tensor, t0: float, t1: float, tol: float) -> None:
-    signature = "adaptive(v, x, t0, t1, tol)"
-    calls, early, limit = 0, 0, 4_000
-
-    def counted(y: Tensor, t: Any) -> Tensor:
-        nonlocal calls, early
-        calls, early = calls + 1, early + (float(t) == t0)
-        if calls > limit and early > limit / 3:
-            raise GradeError(f"after {limit:,} evaluations no step has been accepted: eps <= tol must accept")
-        if calls > limit:
-            raise GradeError(
-                f"after {limit:,} evaluations t1 is not reached; is the ratio tol / eps upside down? h must shrink "
-                "after a large error and grow after a small one"
-            )
-        return v(y, t)
-
-    mine = x.clone()
-    value = call(adaptive, counted, mine, t0, t1, tol, signature=signature)
-    if not torch.equal(mine, x):
-        raise GradeError("x was modified in place: write x = x + ..., not x += ...")
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise GradeError(
-            f"{signature} must return two things, the points at t1 and the list of accepted times, "
-            f"not {type(value).__name__}"
-        )
-    end = require_tensor(value[0], x, "the points at t1")
-    try:
-        times = [float(t) for t in value[1]]
-    except (TypeError, ValueError):
-        raise GradeError(
-            f"the accepted times must be a list of numbers, not {type(value[1]).__name__}"
-        ) from None
-    right_end, right = _adapt(v, x, t0, t1, tol)
-
-    def same(times_: Sequence[float], end_: Tensor) -> bool:
-        crumb = len(times) > 2 and 0 < times[-1] - times[-2] < 1e-12  # t + h may round to just below t1
-        merged = [*times[:-2], times[-1]] if crumb else times
-        return (
-            len(merged) == len(times_)
-            and all(abs(s - t) < 1e-6 for s, t in zip(merged, times_, strict=True))
-            and agree(end, end_)
-        )
-
-    if same(right, right_end):
-        return
-    for diagnosis, mistake in _WRONG_ADAPTIVE:
-        wrong_end, wrong = _adapt(v, x, t0, t1, tol, **mistake)
-        if same(wrong, wrong_end):
-            raise GradeError(diagnosis)
-    if not times or abs(times[0] - t0) > 1e-6:
-        raise GradeError(f"the accepted times must begin with t0 = {t0}")
-    if times[-1] < t1 - 1e-6 and agree(end, right_end):
-        raise GradeError(
-            f"the points are right, but the last time must be t1 = {t1}, and yours is {times[-1]:.6g}: list it too"
-        )
-    if abs(times[-1] - t1) > 1e-6:
-        raise GradeError(
-            f"the last time must be t1 = {t1}, and yours is {times[-1]:.6g}: cut h to at most t1 - t"
-        )
-    if any(t <= s for s, t in itertools.pairwise(times)):
-        raise GradeError("the accepted times must increase: a rejected step adds none")
-    first = next((i for i, (s, t) in enumerate(zip(times, right, strict=False)) if abs(s - t) > 1e-6), None)
-    where = (
-        f"the first step that differs ends at t = {times[first]:.6f}, where it should end at {right[first]:.6f}"
-        if first is not None
-        else f"you accept {len(times) - 1} steps, and {len(right) - 1} are expected"
-    )
-    if len(times) == len(right) and first is None:
-        where = "the times are right and the points are not: the accepted result is x + h/2 (k_1 + k_2)"
-    raise GradeError(where)

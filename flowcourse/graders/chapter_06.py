@@ -6,17 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import jvp
 
-from flowcourse.exercises import (
-    GradeError,
-    Option,
-    agree,
-    call,
-    choice,
-    diagnose,
-    exercise,
-    require_tensor,
-)
+from flowcourse.exercises import Option, choice, exercise
+from flowcourse.grading import Answer, Counted, Probe, alike, from_parts, gradient, on, show, worst
 
 choice(
     "6.1",
@@ -86,9 +79,92 @@ choice(
 )
 
 
-@exercise(
+@from_parts
+def _velocity(x: Tensor, t: Tensor, z: Tensor) -> dict[str, Any]:
+    s, gap = 1 - t, x - t * z
+    return locals()
+
+
+_generator = torch.Generator().manual_seed(0)
+X, Z = torch.randn(2, 6, 3, generator=_generator, dtype=torch.float64)
+T = 0.1 + 0.8 * torch.rand(6, 1, generator=_generator, dtype=torch.float64)
+
+
+def _velocity_off(result: Tensor, right: Tensor, u: Answer) -> str:
+    at = worst(result, right)
+    told = (
+        f"at t = {T[at, 0]:.3f} with z = {show(Z[at])} and x = {show(X[at])} the velocity should be {show(right[at])}; "
+        f"yours is {show(result[at])}. "
+    )
+    center, factor = u(T * Z, T, Z), (result - Z) / (X - T * Z)
+    if not alike(center, Z):
+        shown = show(center[at]) if isinstance(center, Tensor) else center
+        return f"{told}Check it at the center, x = t z, where u must be z: yours gives {shown} for z = {show(Z[at])}"
+    if alike(factor, factor[:, :1].expand_as(factor)):
+        return (
+            f"{told}At the center, x = t z, it is z, as it must be; but x - t z is multiplied by {factor[at, 0]:.4f}, "
+            f"and σ'/σ is {-2 / (1 - T[at, 0]):.4f}"
+        )
+    return f"{told}At the center, x = t z, it is z, as it must be; away from it u must grow linearly with x - t z"
+
+
+exercise(
     "6.3",
     "The velocity of a Gaussian path",
+    "u(x, t, z)",
+    Probe(on(X, T, Z), _velocity_off),
+    right=_velocity(lambda p: p.z - 2 / p.s * p.gap),
+    mistakes=[
+        (
+            "the sign of σ'/σ is wrong: σ shrinks, so points are drawn towards the center",
+            _velocity(lambda p: p.z + 2 / p.s * p.gap),
+        ),
+        (
+            "this is the velocity for σ = 1 - t, the conical path; here σ = (1 - t)² shrinks twice as fast",
+            _velocity(lambda p: (p.z - p.x) / p.s),
+        ),
+        (
+            "this is the notes' velocity, (x - z)/(1 - t): it points away from the data and belongs to no such path",
+            _velocity(lambda p: (p.x - p.z) / p.s),
+        ),
+        (
+            "σ'/σ is the derivative of log σ = 2 log(1 - t); you used the derivative of log σ² = 4 log(1 - t)",
+            _velocity(lambda p: p.z - 4 / p.s * p.gap),
+        ),
+        (
+            "σ' = -2 (1 - t) must be divided by σ: it acts on ε = (x - μ)/σ",
+            _velocity(lambda p: p.z - 2 * p.s * p.gap),
+        ),
+        ("the center moves too: μ' = z is missing", _velocity(lambda p: -2 / p.s * p.gap)),
+        ("σ'/σ multiplies x - μ, the way from the center, not x", _velocity(lambda p: p.z - 2 / p.s * p.x)),
+        ("the center at time t is μ = t z, not z", _velocity(lambda p: p.z - 2 / p.s * (p.x - p.z))),
+        (
+            "μ' is the derivative of t z, which is z; μ itself is a place, not a velocity",
+            _velocity(lambda p: p.t * p.z - 2 / p.s * p.gap),
+        ),
+        ("divide by 1 - t once: σ'/σ = -2 (1 - t)/(1 - t)²", _velocity(lambda p: p.z - 2 / p.s**2 * p.gap)),
+        (
+            "your σ' is -1, the derivative of 1 - t; that of (1 - t)² is -2 (1 - t)",
+            _velocity(lambda p: p.z - 1 / p.s**2 * p.gap),
+        ),
+        (
+            "this is the velocity as a function of ε; u is asked for the place x, so ε = (x - μ)/σ",
+            _velocity(lambda p: p.z - 2 * p.s * p.x),
+        ),
+        (
+            "twice the conical velocity: only the pull to the center doubles, while the center moves with μ' = z",
+            _velocity(lambda p: 2 * (p.z - p.x) / p.s),
+        ),
+        (
+            "this is the conical velocity with σ = (1 - t)² in the place of its 1 - t; derive anew, from μ and σ",
+            _velocity(lambda p: (p.z - p.x) / p.s**2),
+        ),
+        (
+            "divide by σ = (1 - t)², not by 1 - t: σ'/σ = -2 (1 - t)/(1 - t)²",
+            _velocity(lambda p: p.z - 2 * p.gap),
+        ),
+        ("σ' acts on ε = (x - μ)/σ, which is missing", _velocity(lambda p: p.z - 2 * p.s)),
+    ],
     hints=(
         "Every member of the path is at x = μₜ + σₜ ε with a fixed ε. Differentiate in t, then express ε by x.",
         "u = μ' + (σ'/σ)(x - μ), with μ = t z and σ = (1 - t)². What is σ'/σ?",
@@ -97,79 +173,145 @@ choice(
     insight="with this σ the velocity is a legal one, and not the one that stands beside it in the notes: "
     "σ and u belong together.",
 )
-def grade_gaussian_velocity(u: Any) -> None:
-    """u(x, t, z) for x, z (B, d) and t (B, 1): z - 2 (x - t z) / (1 - t)."""
-    signature = "u(x, t, z)"
-    g = torch.Generator().manual_seed(0)
-    x, z = torch.randn(2, 6, 3, generator=g, dtype=torch.float64)
-    t = 0.1 + 0.8 * torch.rand(6, 1, generator=g, dtype=torch.float64)
-    s, gap = 1 - t, x - t * z
-    right = z - 2 / s * gap
-    mistakes = [
-        ("the sign of σ'/σ is wrong: σ shrinks, so points are drawn towards the center", z + 2 / s * gap),
-        (
-            "this is the velocity for σ = 1 - t, the conical path; here σ = (1 - t)² shrinks twice as fast",
-            (z - x) / s,
-        ),
-        (
-            "this is the notes' velocity, (x - z)/(1 - t): it points away from the data and belongs to no such path",
-            (x - z) / s,
-        ),
-        (
-            "σ'/σ is the derivative of log σ = 2 log(1 - t); you used the derivative of log σ² = 4 log(1 - t)",
-            z - 4 / s * gap,
-        ),
-        ("σ' = -2 (1 - t) must be divided by σ: it acts on ε = (x - μ)/σ", z - 2 * s * gap),
-        ("the center moves too: μ' = z is missing", -2 / s * gap),
-        ("σ'/σ multiplies x - μ, the way from the center, not x", z - 2 / s * x),
-        ("the center at time t is μ = t z, not z", z - 2 / s * (x - z)),
-        (
-            "μ' is the derivative of t z, which is z; μ itself is a place, not a velocity",
-            t * z - 2 / s * gap,
-        ),
-        ("divide by 1 - t once: σ'/σ = -2 (1 - t)/(1 - t)²", z - 2 / s**2 * gap),
-        ("your σ' is -1, the derivative of 1 - t; that of (1 - t)² is -2 (1 - t)", z - 1 / s**2 * gap),
-        (
-            "this is the velocity as a function of ε; u is asked for the place x, so ε = (x - μ)/σ",
-            z - 2 * s * x,
-        ),
-        (
-            "twice the conical velocity: only the pull to the center doubles, while the center moves with μ' = z",
-            2 * (z - x) / s,
-        ),
-        (
-            "this is the conical velocity with σ = (1 - t)² in the place of its 1 - t; derive anew, from μ and σ",
-            (z - x) / s**2,
-        ),
-        ("divide by σ = (1 - t)², not by 1 - t: σ'/σ = -2 (1 - t)/(1 - t)²", z - 2 * gap),
-        ("σ' acts on ε = (x - μ)/σ, which is missing", z - 2 * s),
-    ]
-    result = require_tensor(call(u, x.clone(), t.clone(), z.clone(), signature=signature), x, signature)
-    otherwise = (
-        f"at t = {t[0, 0]:.3f} with z = ({z[0, 0]:.3f}, ...) and x = ({x[0, 0]:.3f}, ...) the first coordinate should "
-        f"be {right[0, 0]:.4f}; yours is {result[0, 0]:.4f}. Check it at the center, x = t z, where u must be z: yours "
-        f"gives {_first(u, t * z, t, z)} for z = {z[0, 0]:.4f}"
+
+
+def _alpha(t: Tensor) -> Tensor:
+    return torch.sin(1.3 * t) + 0.2 * t**2
+
+
+def _sigma(t: Tensor) -> Tensor:
+    return torch.cos(1.1 * t) - 0.1 * t
+
+
+def _field(x: Tensor, t: Tensor) -> Tensor:
+    time = torch.as_tensor(t, dtype=x.dtype).reshape(-1, 1)
+    return torch.sin(x + 2 * time) * torch.tensor([1.0, 2.0, -0.5], dtype=x.dtype) + time
+
+
+@from_parts
+def _loss(v: Answer, x_0: Tensor, x_1: Tensor, t: Tensor, alpha: Answer, sigma: Answer) -> dict[str, Any]:
+    (a, a_dot), (s, s_dot) = (
+        (value[:, None] for value in jvp(f, (t,), (torch.ones_like(t),))) for f in (alpha, sigma)
     )
-    diagnose(result, right, mistakes, otherwise)
+    time = t[:, None]
+    x_t, u_t = a * x_1 + s * x_0, a_dot * x_1 + s_dot * x_0
+    swapped, swapped_dot = a * x_0 + s * x_1, a_dot * x_0 + s_dot * x_1
+
+    def square(x: Tensor, u: Tensor) -> Tensor:
+        return (v(x, t) - u).square().sum(1)
+
+    right = square(x_t, u_t).mean()
+    return locals()
 
 
-def _equals(answer: Any, right: Tensor) -> bool:
-    """Whether an answer that may be anything is the right tensor."""
-    fits = isinstance(answer, Tensor) and answer.shape == right.shape and bool(answer.isfinite().all())
-    return fits and agree(answer, right)
+_generator = torch.Generator().manual_seed(1)
+X_0, X_1 = torch.randn(2, 7, 3, generator=_generator, dtype=torch.float64)
+X_1 = X_1 + 0.7
+TIMES = 0.1 + 0.8 * torch.rand(7, generator=_generator, dtype=torch.float64)
 
 
-def _first(u: Any, *arguments: Tensor) -> str:
-    """The first coordinate of an answer that may be anything, for a message."""
-    try:
-        return f"{float(u(*arguments)[0, 0]):.4f}"
-    except Exception:
-        return "no number"
+def _slope(affine_loss: Answer) -> Tensor:
+    theta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    return gradient(affine_loss(lambda x, t: theta * _field(x, t), X_0, X_1, TIMES, _alpha, _sigma), theta)
 
 
-@exercise(
+DETACHED = (
+    "the value is right, but no gradient flows from the loss to the network, or not all of it: something detaches it "
+    "(no_grad, .item(), .detach() or torch.tensor of a result)"
+)
+
+exercise(
     "6.4",
     "A loss for every affine path",
+    "affine_loss(v, x_0, x_1, t, alpha, sigma)",
+    Probe(
+        lambda affine_loss: affine_loss(Counted(_field), X_0, X_1, TIMES, _alpha, _sigma),
+        lambda result, right, _: (
+            f"for the test pairs, d = 3, the loss should be {right:.4f}; yours is {result:.4f}. Compare x_t and u_t "
+            "with path.sample of flowlib.paths for α = sin(πt/2), σ = cos(πt/2)"
+        ),
+    ),
+    Probe(_slope, lambda *_: DETACHED),
+    right=_loss(lambda p: p.right),
+    mistakes=[
+        (
+            "the mean is over the batch alone: sum the squares over the d coordinates (yours is d times too small)",
+            _loss(lambda p: p.right / p.x_0.shape[1]),
+        ),
+        ("take the mean over the batch, not the sum", _loss(lambda p: p.square(p.x_t, p.u_t).sum())),
+        (
+            "the target is that of the linear path, x₁ - x₀: differentiate alpha and sigma",
+            _loss(lambda p: p.square(p.x_t, p.x_1 - p.x_0).mean()),
+        ),
+        (
+            "x_t is that of the linear path, while the target is not: use alpha and sigma for both",
+            _loss(lambda p: p.square(p.time * p.x_1 + (1 - p.time) * p.x_0, p.u_t).mean()),
+        ),
+        (
+            "this is the loss of the linear path: alpha and sigma are not used",
+            _loss(lambda p: p.square(p.time * p.x_1 + (1 - p.time) * p.x_0, p.x_1 - p.x_0).mean()),
+        ),
+        (
+            "α multiplies the data x₁ and σ the noise x₀; yours are swapped",
+            _loss(lambda p: p.square(p.swapped, p.swapped_dot).mean()),
+        ),
+        (
+            "in x_t α multiplies x₁ and σ multiplies x₀; yours are swapped there",
+            _loss(lambda p: p.square(p.swapped, p.u_t).mean()),
+        ),
+        (
+            "in the target α' multiplies x₁ and σ' multiplies x₀; yours are swapped there",
+            _loss(lambda p: p.square(p.x_t, p.swapped_dot).mean()),
+        ),
+        (
+            "the target is not differentiated: α x₁ + σ x₀ is the place x_t itself",
+            _loss(lambda p: p.square(p.x_t, p.x_t).mean()),
+        ),
+        (
+            "the sign of σ' is wrong: it is negative already, so α' x₁ and σ' x₀ are added",
+            _loss(lambda p: p.square(p.x_t, p.a_dot * p.x_1 - p.s_dot * p.x_0).mean()),
+        ),
+        ("the term σ' x₀ is missing in the target", _loss(lambda p: p.square(p.x_t, p.a_dot * p.x_1).mean())),
+        ("the term α' x₁ is missing in the target", _loss(lambda p: p.square(p.x_t, p.s_dot * p.x_0).mean())),
+        (
+            "this compares lengths, |v| with |u|; the error is the length of the difference",
+            _loss(lambda p: (p.v(p.x_t, p.t).norm(dim=1) - p.u_t.norm(dim=1)).square().mean()),
+        ),
+        (
+            "square the length: this is the mean of |v - u|",
+            _loss(lambda p: p.square(p.x_t, p.u_t).sqrt().mean()),
+        ),
+        ("this is the root of the loss: leave it squared", _loss(lambda p: p.right.sqrt())),
+        (
+            "absolute errors have the median as minimizer: square them",
+            _loss(lambda p: (p.v(p.x_t, p.t) - p.u_t).abs().sum(1).mean()),
+        ),
+        (
+            "the field is asked at x₁: it must answer at x_t, where it will be used",
+            _loss(lambda p: (p.v(p.x_1, p.t) - p.u_t).square().sum(1).mean()),
+        ),
+        (
+            "the field is asked at x₀: it must answer at x_t, where it will be used",
+            _loss(lambda p: (p.v(p.x_0, p.t) - p.u_t).square().sum(1).mean()),
+        ),
+        (
+            "all pairs got the slopes of the whole batch, summed: jvp with a tangent of ones gives each time its own",
+            _loss(lambda p: p.square(p.x_t, p.a_dot.sum() * p.x_1 + p.s_dot.sum() * p.x_0).mean()),
+        ),
+        (
+            "your slopes are t α' and t σ': the tangent given to jvp must be ones, not t",
+            _loss(lambda p: p.square(p.x_t, p.time * p.u_t).mean()),
+        ),
+        (
+            "this is one loss for each pair, (B,); take their mean, so that it can be minimized",
+            _loss(lambda p: p.square(p.x_t, p.u_t)),
+        ),
+        (
+            "this is one loss for each coordinate, (d,); sum the squares over dim=1 before the mean",
+            _loss(lambda p: (p.v(p.x_t, p.t) - p.u_t).square().mean(0)),
+        ),
+        ("no factor 1/2: the loss is the mean square itself", _loss(lambda p: p.right / 2)),
+    ],
     hints=(
         "xₜ = α x₁ + σ x₀ and uₜ = α' x₁ + σ' x₀. What is missing is α' and σ' at each time.",
         "torch.func.jvp(alpha, (t,), (torch.ones_like(t),)) returns the pair (α(t), α'(t)), both (B,).",
@@ -177,125 +319,110 @@ def _first(u: Any, *arguments: Tensor) -> str:
     ),
     insight="any two functions α and σ make a path, and the same line trains it.",
 )
-def grade_loss(loss: Any) -> None:
-    """affine_loss(v, x_0, x_1, t, alpha, sigma) = mean over B of |v(x_t, t) - u_t|^2, for points (B, d) and t (B,)."""
-    signature = "affine_loss(v, x_0, x_1, t, alpha, sigma)"
-    g = torch.Generator().manual_seed(1)
-    x_0, x_1 = torch.randn(2, 7, 3, generator=g, dtype=torch.float64)
-    x_1 = x_1 + 0.7
-    t = 0.1 + 0.8 * torch.rand(7, generator=g, dtype=torch.float64)
 
-    def alpha(t: Tensor) -> Tensor:
-        return torch.sin(1.3 * t) + 0.2 * t**2
 
-    def sigma(t: Tensor) -> Tensor:
-        return torch.cos(1.1 * t) - 0.1 * t
+@from_parts
+def _marginal(log_p: Tensor, u: Tensor) -> dict[str, Any]:
+    p = log_p.exp()
 
-    a, s = alpha(t)[:, None], sigma(t)[:, None]
-    a_dot = (1.3 * torch.cos(1.3 * t) + 0.4 * t)[:, None]
-    s_dot = (-1.1 * torch.sin(1.1 * t) - 0.1)[:, None]
+    def average(weights: Tensor) -> Tensor:
+        return (weights[:, :, None] * u).sum(1)
 
-    def v(x: Tensor, t: Tensor) -> Tensor:
-        time = torch.as_tensor(t, dtype=x.dtype).reshape(-1, 1)
-        return torch.sin(x + 2 * time) * torch.tensor([1.0, 2.0, -0.5], dtype=x.dtype) + time
+    right = average(log_p.softmax(1))
+    best = u.gather(1, log_p.argmax(1)[:, None, None].expand(-1, 1, u.shape[2]))[:, 0]
+    return locals()
 
-    x_t, u_t = a * x_1 + s * x_0, a_dot * x_1 + s_dot * x_0
 
-    def square(x: Tensor, u: Tensor) -> Tensor:
-        return (v(x, t) - u).square().sum(1)
+_generator = torch.Generator().manual_seed(2)
+LOG_P = 1.5 * torch.randn(4, 5, generator=_generator, dtype=torch.float64) - 1
+U = torch.randn(4, 5, 2, generator=_generator, dtype=torch.float64)
+APART = torch.tensor([[0.0], [-2000.0], [2000.0], [-4000.0]], dtype=torch.float64)
 
-    right = square(x_t, u_t).mean()
-    swapped, swapped_dot = a * x_0 + s * x_1, a_dot * x_0 + s_dot * x_1
-    mistakes = [
-        (
-            "the mean is over the batch alone: sum the squares over the d coordinates (yours is d times too small)",
-            right / 3,
-        ),
-        ("take the mean over the batch, not the sum", right * 7),
-        (
-            "the target is that of the linear path, x₁ - x₀: differentiate alpha and sigma",
-            square(x_t, x_1 - x_0).mean(),
-        ),
-        (
-            "x_t is that of the linear path, while the target is not: use alpha and sigma for both",
-            square(t[:, None] * x_1 + (1 - t[:, None]) * x_0, u_t).mean(),
-        ),
-        (
-            "this is the loss of the linear path: alpha and sigma are not used",
-            square(t[:, None] * x_1 + (1 - t[:, None]) * x_0, x_1 - x_0).mean(),
-        ),
-        (
-            "α multiplies the data x₁ and σ the noise x₀; yours are swapped",
-            square(swapped, swapped_dot).mean(),
-        ),
-        ("in x_t α multiplies x₁ and σ multiplies x₀; yours are swapped there", square(swapped, u_t).mean()),
-        (
-            "in the target α' multiplies x₁ and σ' multiplies x₀; yours are swapped there",
-            square(x_t, swapped_dot).mean(),
-        ),
-        ("the target is not differentiated: α x₁ + σ x₀ is the place x_t itself", square(x_t, x_t).mean()),
-        (
-            "the sign of σ' is wrong: it is negative already, so α' x₁ and σ' x₀ are added",
-            square(x_t, a_dot * x_1 - s_dot * x_0).mean(),
-        ),
-        ("the term σ' x₀ is missing in the target", square(x_t, a_dot * x_1).mean()),
-        ("the term α' x₁ is missing in the target", square(x_t, s_dot * x_0).mean()),
-        (
-            "this compares lengths, |v| with |u|; the error is the length of the difference",
-            (v(x_t, t).norm(dim=1) - u_t.norm(dim=1)).square().mean(),
-        ),
-        ("square the length: this is the mean of |v - u|", square(x_t, u_t).sqrt().mean()),
-        ("this is the root of the loss: leave it squared", right.sqrt()),
-        (
-            "absolute errors have the median as minimizer: square them",
-            (v(x_t, t) - u_t).abs().sum(1).mean(),
-        ),
-        (
-            "the field is asked at x₁: it must answer at x_t, where it will be used",
-            (v(x_1, t) - u_t).square().sum(1).mean(),
-        ),
-        (
-            "the field is asked at x₀: it must answer at x_t, where it will be used",
-            (v(x_0, t) - u_t).square().sum(1).mean(),
-        ),
-        (
-            "all pairs got the slopes of the whole batch, summed: jvp with a tangent of ones gives each time its own",
-            square(x_t, a_dot.sum() * x_1 + s_dot.sum() * x_0).mean(),
-        ),
-        (
-            "your slopes are t α' and t σ': the tangent given to jvp must be ones, not t",
-            square(x_t, t[:, None] * u_t).mean(),
-        ),
-    ]
-    ends = x_0.clone(), x_1.clone()
-    result = call(loss, v, *ends, t.clone(), alpha, sigma, signature=signature)
-    if isinstance(result, Tensor) and result.shape == (7,):
-        raise GradeError("this is one loss for each pair, (B,); take their mean, so that it can be minimized")
-    if isinstance(result, Tensor) and result.shape == (3,):
-        raise GradeError(
-            "this is one loss for each coordinate, (d,); sum the squares over dim=1 before the mean"
-        )
-    if not (torch.equal(ends[0], x_0) and torch.equal(ends[1], x_1)):
-        raise GradeError("x_0 or x_1 was modified in place: the caller's points must survive")
-    result = require_tensor(result, right, signature)
-    otherwise = (
-        f"for the test pairs, d = 3, the loss should be {float(right):.4f}; yours is {float(result):.4f}. Compare x_t "
-        "and u_t with path.sample of flowlib.paths for α = sin(πt/2), σ = cos(πt/2)"
+
+def _marginal_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    at = worst(result, right)
+    return (
+        f"at the point {at} of 4 the weights of the z are {show(LOG_P.softmax(1)[at])} and the velocity is "
+        f"{show(right[at])}; yours is {show(result[at])}"
     )
-    diagnose(result, right, mistakes, otherwise)
-
-    theta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    value = call(loss, lambda x, t: theta * v(x, t), x_0, x_1, t, alpha, sigma, signature=signature)
-    if not (isinstance(value, Tensor) and value.requires_grad):
-        raise GradeError(
-            "the value is right, but no gradient flows from the loss to the network: something detaches it "
-            "(no_grad, .item(), .detach() or torch.tensor of a result)"
-        )
 
 
-@exercise(
+def _beyond(shift: float, what: str) -> str:
+    return (
+        f"right, but not for log_p around {shift:g}, where exp(log_p) {what}: subtract the largest log_p of each point "
+        "first, or let softmax do it"
+    )
+
+
+exercise(
     "6.5",
     "A marginal velocity from samples",
+    "marginal(log_p, u)",
+    Probe(on(LOG_P, U), _marginal_off),
+    Probe(on(LOG_P - 2000, U), _beyond(-2000, "underflows to 0")),
+    Probe(on(LOG_P + 2000, U), _beyond(2000, "overflows")),
+    Probe(
+        on(LOG_P + APART, U),
+        "right, but not when one point is much farther out than another: subtract the largest log_p of each point "
+        "(over dim=1), not that of the whole batch",
+    ),
+    right=_marginal(lambda p: p.right),
+    mistakes=[
+        (
+            "these are equal weights, those of the prior: a z that can hardly lead to x must count less there",
+            _marginal(lambda p: p.u.mean(1)),
+        ),
+        (
+            "the mean of u p is the flux; divide by the mean of p, the density, to get a velocity",
+            _marginal(lambda p: p.average(p.p / 5)),
+        ),
+        ("the sum of u p must be divided by the sum of p over the z", _marginal(lambda p: p.average(p.p))),
+        (
+            "the weights of the z must sum to 1 at each point x: normalize over dim=1, the z, not over the points",
+            _marginal(lambda p: p.average(p.log_p.softmax(0))),
+        ),
+        (
+            "the weights must sum to 1 at each point x: you normalized over all points and z together",
+            _marginal(lambda p: p.average(p.p / p.p.sum())),
+        ),
+        (
+            "log p is no weight: take the exponential first",
+            _marginal(lambda p: p.average(p.log_p / p.log_p.sum(1, keepdim=True))),
+        ),
+        ("log p is no weight: take the exponential first", _marginal(lambda p: p.average(p.log_p))),
+        (
+            "softmax takes the exponential itself: give it log_p, not p",
+            _marginal(lambda p: p.average(p.p.softmax(1))),
+        ),
+        (
+            "the weights are inverted: a z with a large p(x|z) must count more",
+            _marginal(lambda p: p.average((-p.log_p).softmax(1))),
+        ),
+        (
+            "this is the velocity of the likeliest z alone; the others can have led to x too",
+            _marginal(lambda p: p.best),
+        ),
+        (
+            "the weights are squared: p(x|z) counts once, since the zⱼ come from ν already",
+            _marginal(lambda p: p.average((2 * p.log_p).softmax(1))),
+        ),
+        (
+            "the weighted velocities must be summed, not averaged: the weights sum to 1 already",
+            _marginal(lambda p: p.right / 5),
+        ),
+        (
+            "these are log-probabilities, log_softmax; the weights are softmax",
+            _marginal(lambda p: p.average(p.log_p.log_softmax(1))),
+        ),
+        (
+            "these are the weighted velocities of every z, (B, n, d); sum them over the z",
+            _marginal(lambda p: p.log_p.softmax(1)[:, :, None] * p.u),
+        ),
+        (
+            "these are the weighted velocities summed over the points, (n, d); sum over the z, dim=1",
+            _marginal(lambda p: (p.log_p.softmax(1)[:, :, None] * p.u).sum(0)),
+        ),
+    ],
     hints=(
         "The zⱼ are drawn from ν, so a mean over them is an integral against ν. Which two integrals are there?",
         "uₜ(x) = E_z[u p] / E_z[p]: the weights are p(x|zⱼ) / Σₖ p(x|zₖ), one set for each point x.",
@@ -303,89 +430,91 @@ def grade_loss(loss: Any) -> None:
     ),
     insight="posterior weights are a softmax of log-likelihoods over the z: the same formula as attention.",
 )
-def grade_marginal(marginal: Any) -> None:
-    """marginal(log_p, u) for log_p (B, n) and u (B, n, d): sum_j softmax_j(log_p) u_j, (B, d)."""
-    signature = "marginal(log_p, u)"
-    g = torch.Generator().manual_seed(2)
-    log_p = 1.5 * torch.randn(4, 5, generator=g, dtype=torch.float64) - 1
-    u = torch.randn(4, 5, 2, generator=g, dtype=torch.float64)
-    p = log_p.exp()
 
-    def average(weights: Tensor) -> Tensor:
-        return (weights[:, :, None] * u).sum(1)
 
-    right = average(log_p.softmax(1))
-    best = u.gather(1, log_p.argmax(1)[:, None, None].expand(-1, 1, 2))[:, 0]
-    mistakes = [
-        (
-            "these are equal weights, those of the prior: a z that can hardly lead to x must count less there",
-            u.mean(1),
-        ),
-        (
-            "the mean of u p is the flux; divide by the mean of p, the density, to get a velocity",
-            average(p / 5),
-        ),
-        ("the sum of u p must be divided by the sum of p over the z", average(p)),
-        (
-            "the weights of the z must sum to 1 at each point x: normalize over dim=1, the z, not over the points",
-            average(log_p.softmax(0)),
-        ),
-        (
-            "the weights must sum to 1 at each point x: you normalized over all points and z together",
-            average(p / p.sum()),
-        ),
-        ("log p is no weight: take the exponential first", average(log_p / log_p.sum(1, keepdim=True))),
-        ("log p is no weight: take the exponential first", average(log_p)),
-        (
-            "softmax takes the exponential itself: give it log_p, not p",
-            average(p.softmax(1)),
-        ),
-        ("the weights are inverted: a z with a large p(x|z) must count more", average((-log_p).softmax(1))),
-        (
-            "this is the velocity of the likeliest z alone; the others can have led to x too",
-            best,
-        ),
-        (
-            "the weights are squared: p(x|z) counts once, since the zⱼ come from ν already",
-            average((2 * log_p).softmax(1)),
-        ),
-        (
-            "the weighted velocities must be summed, not averaged: the weights sum to 1 already",
-            right / 5,
-        ),
-        (
-            "these are log-probabilities, log_softmax; the weights are softmax",
-            average(log_p.log_softmax(1)),
-        ),
-    ]
-    result = call(marginal, log_p.clone(), u.clone(), signature=signature)
-    if isinstance(result, Tensor) and result.shape == (4, 5, 2):
-        raise GradeError("these are the weighted velocities of every z, (B, n, d); sum them over the z")
-    result = require_tensor(result, right, signature)
-    otherwise = (
-        f"at the first point the weights of the z are ({', '.join(f'{w:.3f}' for w in log_p.softmax(1)[0])}) and the "
-        f"velocity is ({right[0, 0]:.4f}, {right[0, 1]:.4f}); yours is ({result[0, 0]:.4f}, {result[0, 1]:.4f})"
+@from_parts
+def _score(v: Tensor, x: Tensor, t: Tensor) -> dict[str, Any]:
+    s = 1 - t
+    right = (t * v - x) / s
+    return locals()
+
+
+_generator = torch.Generator().manual_seed(3)
+V, PLACES = torch.randn(2, 6, 2, generator=_generator, dtype=torch.float64)
+MOMENTS = 0.1 + 0.8 * torch.rand(6, 1, generator=_generator, dtype=torch.float64)
+
+
+def _score_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    at = worst(result, right)
+    return (
+        f"at t = {MOMENTS[at, 0]:.3f} with v = {show(V[at])} and x = {show(PLACES[at])} the score should be "
+        f"{show(right[at])}; yours is {show(result[at])}. Test it on x₁ = 0, where xₜ is N(0, (1 - t)² I) and "
+        "v = -x/(1 - t)"
     )
-    diagnose(result, right, mistakes, otherwise)
-
-    for shift, what in ((-2000.0, "underflows to 0"), (2000.0, "overflows")):
-        far = call(marginal, log_p + shift, u.clone(), signature=signature)
-        if not _equals(far, right):
-            raise GradeError(
-                f"right, but not for log_p around {shift:g}, where exp(log_p) {what}: subtract the largest log_p "
-                "of each point first, or let softmax do it"
-            )
-    apart = torch.tensor([[0.0], [-2000.0], [2000.0], [-4000.0]], dtype=log_p.dtype)
-    if not _equals(call(marginal, log_p + apart, u.clone(), signature=signature), right):
-        raise GradeError(
-            "right, but not when one point is much farther out than another: subtract the largest log_p of each "
-            "point (over dim=1), not that of the whole batch"
-        )
 
 
-@exercise(
+exercise(
     "6.6",
     "From velocity to score",
+    "velocity_to_score(v, x, t)",
+    Probe(on(V, PLACES, MOMENTS), _score_off),
+    Probe(
+        on(V, PLACES, 0 * MOMENTS),
+        "right for t > 0, but at t = 0 the score must be -x, that of the noise: do not divide by t on the way",
+    ),
+    right=_score(lambda p: p.right),
+    mistakes=[
+        (
+            "the sign is wrong: the score is minus E₀/σ, since p rises where the noise gets smaller",
+            _score(lambda p: -p.right),
+        ),
+        (
+            "this is -E₀, the noise with its sign; divide by σ = 1 - t to get the score",
+            _score(lambda p: p.t * p.v - p.x),
+        ),
+        ("this is E₀, the noise; the score is -E₀/σ", _score(lambda p: p.x - p.t * p.v)),
+        ("this is E₁, the data; the score needs E₀", _score(lambda p: p.x + p.s * p.v)),
+        ("divide by σ once: -E₀/σ. The σ² belongs to -(x - t E₁)/σ²", _score(lambda p: p.right / p.s)),
+        ("the noise counts as E₀/σ: multiply by 1/σ, not by σ", _score(lambda p: p.right * p.s**2)),
+        (
+            "time runs backwards: σ = 1 - t is the share of noise, t that of the data",
+            _score(lambda p: (p.s * p.v - p.x) / p.t),
+        ),
+        (
+            "E₀ = x - t v: at time t the way t v has been walked, not (1 - t) v",
+            _score(lambda p: (p.s * p.v - p.x) / p.s),
+        ),
+        ("E₀ = x - t v: your sign of v is that of the way ahead", _score(lambda p: -(p.t * p.v + p.x) / p.s)),
+        (
+            "that is the score of x₁ = E₁ under N(0, I), not of xₜ under pₜ",
+            _score(lambda p: -(p.x + p.s * p.v)),
+        ),
+        (
+            "this is the score of one Gaussian N(0, (1 - t)² I): pₜ is a mixture, and v tells about it",
+            _score(lambda p: -p.x / p.s**2),
+        ),
+        ("this is the score of N(0, I): right at t = 0 only", _score(lambda p: -p.x)),
+        ("the score is no multiple of the velocity: solve for E₀ first", _score(lambda p: -p.v / p.s)),
+        (
+            "this is v/(1 - t), which is -(x - E₁)/σ²: given x₁ the mean of xₜ is t x₁, not x₁",
+            _score(lambda p: p.v / p.s),
+        ),
+        ("the score is not the velocity itself", _score(lambda p: p.v.clone())),
+        (
+            "divide t v - x by σ = 1 - t, the size of the noise, not by t (if yours is v - x/t: it lacks the factor "
+            "α/(σD) = t/(1 - t))",
+            _score(lambda p: (p.t * p.v - p.x) / p.t),
+        ),
+        (
+            "v - x/t must be multiplied by α/(σD) = t/(1 - t), not by its inverse",
+            _score(lambda p: (p.v - p.x / p.t) * p.s / p.t),
+        ),
+        (
+            "the whole of t v - x is divided by σ = 1 - t: mind the brackets",
+            _score(lambda p: p.t * p.v - p.x / p.s),
+        ),
+        ("x is missing: E₀ = x - t v", _score(lambda p: p.t * p.v / p.s)),
+    ],
     hints=(
         "The score is -E₀/σ, with E₀ = E[x₀|xₜ = x]. So find E₀ from v and x.",
         "x = t E₁ + (1 - t) E₀ and v = E₁ - E₀. Eliminate E₁.",
@@ -393,63 +522,3 @@ def grade_marginal(marginal: Any) -> None:
     ),
     insight="a trained velocity is a trained score, as long as the noise is Gaussian and independent of the data.",
 )
-def grade_score(score: Any) -> None:
-    """velocity_to_score(v, x, t) = (t v - x) / (1 - t), for v, x (B, d) and t (B, 1)."""
-    signature = "velocity_to_score(v, x, t)"
-    g = torch.Generator().manual_seed(3)
-    v, x = torch.randn(2, 6, 2, generator=g, dtype=torch.float64)
-    t = 0.1 + 0.8 * torch.rand(6, 1, generator=g, dtype=torch.float64)
-    s = 1 - t
-    right = (t * v - x) / s
-    mistakes: list[tuple[str, Tensor]] = [
-        (
-            "the sign is wrong: the score is minus E₀/σ, since p rises where the noise gets smaller",
-            -right,
-        ),
-        ("this is -E₀, the noise with its sign; divide by σ = 1 - t to get the score", t * v - x),
-        ("this is E₀, the noise; the score is -E₀/σ", x - t * v),
-        ("this is E₁, the data; the score needs E₀", x + s * v),
-        (
-            "divide by σ once: -E₀/σ. The σ² belongs to -(x - t E₁)/σ²",
-            right / s,
-        ),
-        ("the noise counts as E₀/σ: multiply by 1/σ, not by σ", right * s**2),
-        ("time runs backwards: σ = 1 - t is the share of noise, t that of the data", (s * v - x) / t),
-        ("E₀ = x - t v: at time t the way t v has been walked, not (1 - t) v", (s * v - x) / s),
-        ("E₀ = x - t v: your sign of v is that of the way ahead", -(t * v + x) / s),
-        ("that is the score of x₁ = E₁ under N(0, I), not of xₜ under pₜ", -(x + s * v)),
-        (
-            "this is the score of one Gaussian N(0, (1 - t)² I): pₜ is a mixture, and v tells about it",
-            -x / s**2,
-        ),
-        ("this is the score of N(0, I): right at t = 0 only", -x),
-        ("the score is no multiple of the velocity: solve for E₀ first", -v / s),
-        (
-            "this is v/(1 - t), which is -(x - E₁)/σ²: given x₁ the mean of xₜ is t x₁, not x₁",
-            v / s,
-        ),
-        ("the score is not the velocity itself", v.clone()),
-        (
-            "divide t v - x by σ = 1 - t, the size of the noise, not by t (if yours is v - x/t: it lacks the factor "
-            "α/(σD) = t/(1 - t))",
-            (t * v - x) / t,
-        ),
-        ("v - x/t must be multiplied by α/(σD) = t/(1 - t), not by its inverse", (v - x / t) * s / t),
-        ("the whole of t v - x is divided by σ = 1 - t: mind the brackets", t * v - x / s),
-        ("x is missing: E₀ = x - t v", t * v / s),
-    ]
-    result = require_tensor(
-        call(score, v.clone(), x.clone(), t.clone(), signature=signature), x, f"{signature}"
-    )
-    otherwise = (
-        f"at t = {t[0, 0]:.3f} with v = ({v[0, 0]:.3f}, ...) and x = ({x[0, 0]:.3f}, ...) the first coordinate should "
-        f"be {right[0, 0]:.4f}; yours is {result[0, 0]:.4f}. Test it on x₁ = 0, where xₜ is N(0, (1 - t)² I) and "
-        "v = -x/(1 - t)"
-    )
-    diagnose(result, right, mistakes, otherwise)
-
-    zero = call(score, v.clone(), x.clone(), torch.zeros_like(t), signature=signature)
-    if not _equals(zero, -x):
-        raise GradeError(
-            "right for t > 0, but at t = 0 the score must be -x, that of the noise: do not divide by t on the way"
-        )
