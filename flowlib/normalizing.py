@@ -92,8 +92,9 @@ class StandardNormal:
 class Flow(nn.Module):
     """The law of x_1 = f(x_0) with x_0 from the base and f the transforms, first to last from noise to data.
 
-    Its density is that of the change of variables: derived at thm-change. Calling the flow gives log p_1, so that `training.fit` reaches it under `compile` and `autocast` too. Maximum
-    likelihood is the loss `lambda flow, generator: -flow(batch(generator)).mean()`.
+    Its density is that of the change of variables: derived at thm-change. Calling the flow gives log p_1, so that `fit`
+    reaches it under `compile` and `autocast` too. Maximum likelihood is the loss
+    `lambda flow, generator: -flow(batch(generator)).mean()`.
 
     Source: Rezende & Mohamed (2015); Dinh et al. (2017), equations 2 and 3.
 

@@ -118,7 +118,6 @@ def lay_out(n: int, title: str, root: Path = ROOT) -> list[Path]:
     places = {
         "source.md": f"book/source/{stem}.md",
         "graders.py": f"flowcourse/graders/chapter_{n:02d}.py",
-        "test_graders.py": f"tests/flowcourse/graders/test_chapter_{n:02d}.py",
     }
     for template, place in places.items():
         text = (TEMPLATES / template).read_text(encoding="utf-8")

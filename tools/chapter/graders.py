@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from flowcourse.exercises import Option, call, choice, diagnose, exercise, require_tensor
+from flowcourse.exercises import Option, choice, exercise
+from flowcourse.grading import Probe, on
+
+# What answers are tried on
+X_0, X_1 = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+T = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
 
 choice(
     "{{number}}.1",
@@ -21,6 +24,8 @@ choice(
         "After a quarter of the time a quarter of the way lies behind it.",
         right=True,
     ),
+    Option("At x₁ / 4.", "That is t x₁: where it started is missing. At t = 0 the point must be at x₀."),
+    Option("At (x₁ - x₀) / 4.", "That is how far it has come. Add x₀, where it started."),
     hints=(
         "Where is the point at t = 0, and where at t = 1?",
         "It moves at constant speed.",
@@ -29,9 +34,22 @@ choice(
 )
 
 
-@exercise(
+exercise(
     "{{number}}.2",
     "A point on its way",
+    "point(x_0, x_1, t)",
+    Probe(on(X_0, X_1, T), "the result is not (1 - t) x_0 + t x_1"),
+    right=lambda x_0, x_1, t: torch.lerp(x_0, x_1, t[:, None]),
+    mistakes=[
+        (
+            "time runs backwards: at t = 0 the point is at x_0",
+            lambda x_0, x_1, t: torch.lerp(x_1, x_0, t[:, None]),
+        ),
+        (
+            "this is how far the point has come; add x_0, where it started",
+            lambda x_0, x_1, t: t[:, None] * (x_1 - x_0),
+        ),
+    ],
     hints=(
         "The weights of x₀ and x₁ add up to one.",
         "Times are (B,) and points (B, d): give the times a second axis.",
@@ -39,20 +57,3 @@ choice(
     ),
     insight="A path is an average of its two ends, with weights that the time decides.",
 )
-def _grade_point(answer: Any) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x_0, x_1 = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
-    t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
-    right = torch.lerp(x_0, x_1, t[:, None])
-    result = require_tensor(
-        call(answer, x_0, x_1, t, signature="point(x_0, x_1, t)"), right, "point(x_0, x_1, t)"
-    )
-    diagnose(
-        result,
-        right,
-        [
-            ("time runs backwards: at t = 0 the point is at x_0", torch.lerp(x_1, x_0, t[:, None])),
-            ("this is how far the point has come; add x_0, where it started", t[:, None] * (x_1 - x_0)),
-        ],
-        "the result is not (1 - t) x_0 + t x_1",
-    )
