@@ -1,18 +1,17 @@
-"""The average of a network's weights, and the tensors of a network by their names."""
+"""The average of a network's weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import is_not
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.parameter import is_lazy
 
 from flowlib.checks import require
+from flowlib.weights import bare, clean, spares, tensors, write, write_where_it_fits
 
 
 class EMA:
@@ -35,7 +34,7 @@ class EMA:
     def __init__(self, net: nn.Module, decay: float = 0.999) -> None:
         require(0 <= decay < 1, f"decay must be in [0, 1), got {decay}")
         self.decay, self.updates = decay, 0
-        self._net = _bare(net)
+        self._net = bare(net)
         self.tensors = {name: x.clone() for name, x in tensors(net).items()}
         moving = {
             name: p
@@ -43,11 +42,11 @@ class EMA:
             if (p.is_floating_point() or p.is_complex()) and bool(p.detach().isfinite().all())
         }
         for name, p in moving.items():
-            self.tensors[_clean(name)] = self.tensors[_clean(name)].to(
+            self.tensors[clean(name)] = self.tensors[clean(name)].to(
                 torch.promote_types(torch.float32, p.dtype)
             )
         self._names, self._parameters = [*moving], [*moving.values()]
-        self.averages = [self.tensors[_clean(name)] for name in self._names]
+        self.averages = [self.tensors[clean(name)] for name in self._names]
         self._locate()
 
     @torch.no_grad()
@@ -75,7 +74,7 @@ class EMA:
             with ema.applied(net):
                 x = odeint(net, noise, steps=10)
         """
-        if _bare(net) is self._net:
+        if bare(net) is self._net:
             self.renew()
         live, modes = tensors(net), [(module, module.training) for module in net.modules()]
         own, spare = ({name: x.clone() for name, x in part.items()} for part in (live, spares(net)))
@@ -96,7 +95,7 @@ class EMA:
         if not any(map(is_not, present, self._parameters)):
             return []
         pairs = zip(self._names, present, self._parameters, strict=True)
-        return [_clean(name) for name, now, known in pairs if now is not known]
+        return [clean(name) for name, now, known in pairs if now is not known]
 
     def renew(self) -> None:
         """Learn of buffers and modules that are new."""
@@ -113,7 +112,7 @@ class EMA:
             if kept is None or kept.shape != x.shape or kept.dtype != x.dtype or kept.device != x.device:
                 self.tensors[name] = x.detach().clone()
         if len(self.tensors) > len(self.averages) + len(live):
-            for name in self.tensors.keys() - live.keys() - {_clean(name) for name in self._names}:
+            for name in self.tensors.keys() - live.keys() - {clean(name) for name in self._names}:
                 del self.tensors[name]
         return [self.tensors[name] for name in live], [*live.values()]
 
@@ -129,14 +128,14 @@ class EMA:
             (modules[path]._parameters if path in modules else {}, key) for path, key in places.values()
         ]
         self._constants = [
-            (_clean(name), modules[path]._parameters, key)
+            (clean(name), modules[path]._parameters, key)
             for name, (path, _, key) in (
                 (name, name.rpartition(".")) for name, _ in self._net.named_parameters()
             )
             if name not in places
         ]
         self._holders = [
-            (_clean(f"{path}." if path else ""), module._buffers, module._non_persistent_buffers_set)
+            (clean(f"{path}." if path else ""), module._buffers, module._non_persistent_buffers_set)
             for path, module in modules.items()
         ]
 
@@ -151,71 +150,7 @@ class EMA:
             expected = tuple(average.shape), str(average.device)
             require(
                 form == expected,
-                f"the average cannot follow the network: {_clean(name)} is now {form or 'gone'}, "
+                f"the average cannot follow the network: {clean(name)} is now {form or 'gone'}, "
                 f"expected {expected}: make the EMA when the network has its parameters and its device",
             )
         self._parameters = present
-
-
-def _bare(net: nn.Module) -> nn.Module:
-    """The network inside what torch.compile and data-parallel wrappers have made of it."""
-    wrapped = isinstance(net, nn.DataParallel | DistributedDataParallel)
-    inner = net.module if wrapped else getattr(net, "_orig_mod", None)
-    return _bare(inner) if isinstance(inner, nn.Module) else net
-
-
-def tensors(net: nn.Module) -> dict[str, Tensor]:
-    """Parameters, then persistent buffers, under the names that they have in a network of which no part is compiled."""
-    pairs = [*_bare(net).named_parameters(), *_buffers(_bare(net), persistent=True)]
-    lazy = [name for name, x in pairs if is_lazy(x)]
-    require(
-        not lazy, f"the network has no values yet for {lazy}: call it once with a batch, to give them shapes"
-    )
-    return {_clean(name): x.detach() for name, x in pairs}
-
-
-def spares(net: nn.Module) -> dict[str, Tensor]:
-    """The buffers that are not persistent, such as caches: they may come and go."""
-    return {_clean(name): x.detach() for name, x in _buffers(_bare(net), persistent=False) if not is_lazy(x)}
-
-
-def fits(source: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str) -> None:
-    """ValueError unless both have the same names and shapes."""
-    has, expected = ({(name, tuple(x.shape)) for name, x in part.items()} for part in (source, target))
-    require(
-        has == expected,
-        f"{what} does not fit the network: it has {sorted(has - expected)} "
-        f"where {sorted(expected - has)} is expected",
-    )
-
-
-def write(source: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str) -> None:
-    """Write the source's values into the target's tensors, all or none."""
-    fits(source, target, what)
-    for name, x in target.items():
-        new = source[name]
-        for dim, stride in enumerate(x.stride() if x.layout == torch.strided else ()):
-            if stride == 0:  # expanded: one number in memory stands for all
-                x, new = x[(slice(None),) * dim + (slice(1),)], new[(slice(None),) * dim + (slice(1),)]
-        x.copy_(new)
-
-
-def write_where_it_fits(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    """Write what has the same name, shape and dtype in both."""
-    both = [
-        name
-        for name, x in target.items()
-        if name in source and (source[name].shape, source[name].dtype) == (x.shape, x.dtype)
-    ]
-    write({name: source[name] for name in both}, {name: target[name] for name in both}, "")
-
-
-def _buffers(net: nn.Module, *, persistent: bool) -> Iterator[tuple[str, Tensor]]:
-    for path, module in net.named_modules():
-        for key, x in module._buffers.items():
-            if x is not None and (key not in module._non_persistent_buffers_set) == persistent:
-                yield f"{path}.{key}" if path else key, x
-
-
-def _clean(name: str) -> str:
-    return name.replace("_orig_mod.", "")

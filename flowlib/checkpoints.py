@@ -12,10 +12,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from flowlib.averaging import EMA, fits, spares, tensors, write, write_where_it_fits
+from flowlib.averaging import EMA
 from flowlib.checks import require
 from flowlib.files import FORMAT, Target, read, size
 from flowlib.processes import gather, place, together
+from flowlib.weights import fits, spares, tensors, write, write_where_it_fits
 
 
 def settings(
@@ -60,7 +61,7 @@ class State:
 
     def collect(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The tensors and the notes of a checkpoint; every process gives its generator."""
-        from flowlib import __version__
+        import flowlib  # here, since it imports this room
 
         self.ema.renew()  # a buffer may be new
         parts = {"net": tensors(self.net), "ema": self.ema.tensors, "spare": spares(self.net)}
@@ -78,7 +79,7 @@ class State:
         ]
         notes = {"optimizer": _encode(state, "optimizer", found), "settings": self.settings}
         complex_ones = [name for name, x in found.items() if x.is_complex()]
-        versions = {"format": FORMAT, "flowlib": __version__, "torch": torch.__version__}
+        versions = {"format": FORMAT, "flowlib": flowlib.__version__, "torch": torch.__version__}
         return found, versions | {
             key: json.dumps(x) for key, x in (notes | {"complex": complex_ones}).items()
         }
