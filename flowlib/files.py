@@ -101,7 +101,6 @@ class Target:
 
         made = self.folder / "made"
         try:
-            self._unchanged()
             save_file(_alone(found), made, notes)
             shutil.copymode(self.folder / "lock", made)
             with made.open("rb") as written:

@@ -682,12 +682,17 @@ def test_a_file_that_somebody_else_writes_during_the_run_is_left_alone(file: Pat
     assert file.read_text() == "mine" and os.listdir(file.parent) == [file.name]
 
 
-def test_what_a_killed_run_leaves_is_cleared_away(file: Path):
+def test_what_a_killed_run_leaves_is_cleared_away_and_nothing_lies_about_between_two_writes(file: Path):
     folder = file.with_name(f".{file.name}.flowlib")
     folder.mkdir()
     for name in ("lock", "made", ".tmp1"):
         (folder / name).write_text("half")
-    start(file)
+
+    def loss(v: Callable, g: Generator) -> Tensor:
+        assert os.listdir(folder) == ["lock"]
+        return v()
+
+    quiet(Weights(), loss, steps=4, every=1, checkpoint=file)
     assert os.listdir(file.parent) == [file.name]
 
 

@@ -61,7 +61,7 @@ sgd = partial(quiet, optimizer=torch.optim.SGD, ema=0.5)
 
 
 def test_it_is_the_loop_that_one_would_write_to_the_bit():
-    net, mine = small_net(), small_net()
+    net, mine = small_net().eval(), small_net()
     run = quiet(net, matching_loss, steps=30, lr=1e-2, generator=generator(7))
     optimizer, g, losses = torch.optim.Adam(mine.parameters(), lr=1e-2, fused=True), generator(7), []
     for _ in range(30):
