@@ -545,6 +545,14 @@ def test_covariances_of_any_size_are_judged_alike():
     )
 
 
+def test_components_of_very_different_sizes_are_judged_one_by_one():
+    sizes = torch.tensor([1e20, 1e-20], dtype=torch.float64)
+    p = GaussianMixture(torch.zeros(2, 2).double(), sizes[:, None, None] * torch.eye(2))
+    alone = GaussianMixture(torch.zeros(1, 2).double(), sizes[1:])
+    x = torch.tensor([[1e-10, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(p.log_prob(x), alone.log_prob(x) - math.log(2), rtol=1e-12, atol=0)
+
+
 def test_a_large_balanced_sample_is_whole_or_refused():
     p = GaussianMixture([[0.0], [1.0]], [1.0, 1.0], [0.5000005, 0.4999995])
     with pytest.raises(ValueError, match="n = 1000000"):
