@@ -190,16 +190,16 @@ def _draw_checkerboard(square: Tensor, generator: Generator | None, device: torc
 
 
 def _checkerboard_density(x: Tensor) -> Tensor:
-    square = (x / 2).floor()
-    filled = (square.sum(1) % 2 == 0) & (square.abs() <= 2).all(1) & (square < 2).all(1)
-    log_density = torch.where(filled, x.new_full((), -math.log(32)), -math.inf)
-    return torch.where(x.isnan().any(1), math.nan, log_density)
+    column, row = (x / 2).floor().unbind(1)
+    on_board = (column.clamp(-2, 1) == column) & (row.clamp(-2, 1) == row)
+    log_density = torch.where(on_board & ((column + row) % 2 == 0), x.new_full((), -math.log(32)), -math.inf)
+    return torch.where(column.isnan() | row.isnan(), math.nan, log_density)
 
 
 def _uniform(n: int, generator: Generator | None, device: torch.device) -> Tensor:
     """Two coordinates (2, n) in [0, 1), so far below 1 that adding up to 2 never rounds to the next whole number."""
     u = torch.rand(2, n, generator=generator, device=device, dtype=_sample_dtype())
-    return u.clamp(max=1 - 2 * torch.finfo(u.dtype).eps)
+    return u.clamp_(max=1 - 2 * torch.finfo(u.dtype).eps)
 
 
 def _sample_dtype() -> torch.dtype:
