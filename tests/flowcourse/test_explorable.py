@@ -335,8 +335,8 @@ def test_the_still_picture_shows_where_points_are():
     figure = explorer(points=torch.tensor([[1.0, 0.5]]), methods=(EULER,), steps=1, time=1.0,
                       fields={"shear": shear()})  # fmt: skip
     [(wide, _)] = figure.stills()[0]
-    unit = still.FINE * 470 / 6
-    x, y = round(still.FINE * 376 + 1.5 * unit), round(still.FINE * 235 - 0.5 * unit)  # x_1 + x_2 = 1.5
+    unit = still.FINE * 450 / 6
+    x, y = round(still.FINE * 360 + 1.5 * unit), round(still.FINE * 225 - 0.5 * unit)  # x_1 + x_2 = 1.5
     assert f'stroke="var(--flow-data)" stroke-width="10" d="m{x} {y}h0"' in wide
 
 
