@@ -33,7 +33,7 @@ class Panel:
 
     Args:
         label: what it shows, for who cannot see it.
-        wide, narrow: its width and height in pixels where text is 720 wide, and on a phone; elsewhere it keeps the shape.
+        wide, narrow: its size in pixels where text is 720 wide, and on a phone; elsewhere it keeps the shape.
         name: a heading in HTML.
         drawable: whether the reader's hand does something on it; then the Tab key finds it.
         framed: whether it has an edge.
