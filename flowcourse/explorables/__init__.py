@@ -33,15 +33,15 @@ class Panel:
 
     Args:
         label: what it shows, for who cannot see it.
-        wide, narrow: its width and height in pixels on a page 752 wide, and on a phone; elsewhere it keeps the shape.
+        wide, narrow: its size in pixels where text is 720 wide, and on a phone; elsewhere it keeps the shape.
         name: a heading in HTML.
         drawable: whether the reader's hand does something on it; then the Tab key finds it.
         framed: whether it has an edge.
     """
 
     label: str
-    wide: Size = (752, 470)
-    narrow: Size = (358, 336)
+    wide: Size = (720, 450)
+    narrow: Size = (354, 332)
     name: str = ""
     drawable: bool = False
     framed: bool = True

@@ -125,11 +125,11 @@ export function svgPen(canvas) {
   pen.roundRect = (...box) => parts.push({ box });
   pen.arc = (x, y, radius) => Number.isFinite(x + y) && parts.push({ X: placed(x), Y: placed(y), radius });
 
-  // A picture in a box. Its height is a style, since a page may have its own for every svg.
+  // A picture in a box. Its height is a style too, since a page may have another for every svg; some browsers ask for both.
   const nested = (x, y, width, height, box, content) => {
     const [X, Y, W, H] = [x, y, width, height].map(placed);
     const seen = `viewBox="${box.map(placed).join(" ")}" preserveAspectRatio="none"`;
-    return `<svg x="${X}" y="${Y}" width="${W}" style="height:${H}px" ${seen}>${content}</svg>`;
+    return `<svg x="${X}" y="${Y}" width="${W}" height="${H}" style="height:${H}px" ${seen}>${content}</svg>`;
   };
 
   // A clip is the box of the path.

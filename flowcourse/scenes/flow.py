@@ -119,7 +119,7 @@ def flow_explorer(
             f"({', '.join(fields)}), with its arrows, at any time t that the reader chooses."
         )
     hint = "Arrow keys move a crosshair, Enter drops a point, Delete clears all points."
-    square: dict[str, Any] = {"wide": (370, 370), "narrow": (358, 275)}
+    square: dict[str, Any] = {"wide": (354, 354), "narrow": (354, 272)}
     seen = [Panel(f"{description} {hint}", drawable=True)]
     legend = [
         ("source", RING, "start x₀"),

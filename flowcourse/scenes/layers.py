@@ -93,7 +93,7 @@ def layers_explorer(
     )
     columns = min(K + 1, COLUMNS)
     rows = math.ceil((K + 1) / columns)
-    wide, narrow = ((width, round(width * rows / columns)) for width in (752, 358))
+    wide, narrow = ((width, round(width * rows / columns)) for width in (720, 354))
     spec = {"labels": names, "states": encode16(states), "window": window, "columns": columns}
     boxes = {"moves": True}
     legend = [

@@ -137,7 +137,7 @@ def paths_explorer(
         description,
         panels=[
             [Panel(description)],
-            [Panel(strip, wide=(752, 144), narrow=(358, 68), framed=False)],
+            [Panel(strip, wide=(720, 138), narrow=(354, 68), framed=False)],
         ],
         title=title,
         legend=legend_entries(

@@ -27,8 +27,8 @@ from flowcourse.scenes.flow import STEPS, described_field, require_steps
 from flowlib.fields import Field
 from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4, Tableau
 
-PLANE: dict[str, Any] = {"wide": (450, 384), "narrow": (358, 384)}  # a plane, and the chart beside it
-CHART: dict[str, Any] = {"wide": (290, 384), "narrow": (358, 336)}
+PLANE: dict[str, Any] = {"wide": (428, 384), "narrow": (354, 384)}  # a plane, and the chart beside it
+CHART: dict[str, Any] = {"wide": (280, 384), "narrow": (354, 332)}
 WAY = DASHES + '<path d="M15 2h8v8h-8z" fill="currentColor"/>'
 STEP = '<path d="M1 6h22" stroke="currentColor" stroke-width="2"/><circle cx="12" cy="6" r="3.6" fill="currentColor"/>'
 

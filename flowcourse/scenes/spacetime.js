@@ -69,8 +69,8 @@ export function spacetime(spec, engine) {
     const { velocity } = scalars[kind()];
     const arrows = [];
     const [scale, rise] = [X(1) - X(0), Y(0) - Y(1)];
-    const columns = Math.round((width - 34) / 36);
-    const rows = Math.round((height - 34) / 36);
+    // about 36 pixels apart, and as many on pages of nearly the same width
+    const [columns, rows] = [9 * Math.round((width - 34) / 324), 3 * Math.round((height - 34) / 108)];
     for (let i = 0; i < columns; i++)
       for (let j = 0; j < rows; j++) {
         const t = (end * (i + 0.5)) / columns;

@@ -84,7 +84,7 @@ def change_of_variables_explorer(
             range_control("y", "Its height", "yₖ", y[middle], low=-BOUND, top=BOUND),
         ],
         description,
-        panels=[[Panel(f"{description} {hint}", wide=(752, 537), narrow=(358, 384), drawable=True)]],
+        panels=[[Panel(f"{description} {hint}", wide=(720, 514), narrow=(354, 384), drawable=True)]],
         title=title,
         legend=legend_entries(
             ("source", SHADE, "density q of the noise x"),

@@ -19,7 +19,9 @@ from flowlib.solvers import RK4, trajectory
 
 PATHS = pytest.mark.parametrize("path", KNOWN, ids=lambda path: path.name)
 DATA = torch.tensor([-1.8, -1.2, 0.4, 1.5, 2.1], dtype=torch.float64)
-ARMS = GaussianMixture(*(part.double() for part in vars(three_arms()).values() if torch.is_tensor(part)))
+ARMS = GaussianMixture(
+    three_arms().means.double(), three_arms().covariances.double(), three_arms().weights.double()
+)
 
 
 def flat(x):
