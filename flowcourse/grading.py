@@ -26,7 +26,7 @@ import flowlib
 Answer = Callable[..., Any]
 Mistake = tuple[str, Answer]
 
-STEPS = 300_000  # of Python's, some ten to a line of the reader's code, that one call may take
+STEPS = 600_000  # of Python's, some ten to a line of the reader's code, that one call may take
 EVALUATIONS = 5_000  # of a field by one answer
 
 
@@ -229,6 +229,16 @@ class Counted:
         if self.calls > EVALUATIONS:
             raise GradeError(f"after {EVALUATIONS:,} evaluations of v your loop has not come to an end")
         return self.v(x, t)
+
+
+START = torch.tensor(
+    [[0.3, -0.7], [1.1, 0.4], [-0.6, 0.9]], dtype=torch.float64
+)  # points for solvers to move
+
+
+def swirl(x: Tensor, t: Any) -> Tensor:
+    """A field for solvers: nonlinear, time-dependent and without symmetry, so that no two mistakes look alike."""
+    return torch.stack([torch.sin(x[:, 1] + 3 * t), x[:, 0] * (0.5 + t * t)], dim=1)
 
 
 # Measuring

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowcourse.exercises import Option, choice, exercise
 from flowcourse.grading import (
+    START,
     Answer,
     Counted,
     GradeError,
@@ -21,6 +22,7 @@ from flowcourse.grading import (
     on,
     require,
     show,
+    swirl,
     worst,
 )
 from flowlib.solvers import RK4, odeint
@@ -158,11 +160,6 @@ exercise(
 # 1.4 The wrong solvers are each the most common way to get one thing wrong.
 
 
-def _test_field(x: Tensor, t: Any) -> Tensor:
-    """Nonlinear, time-dependent and without symmetry in t, so that no two mistakes look alike."""
-    return torch.stack([torch.sin(x[:, 1] + 3 * t), x[:, 0] * (0.5 + t * t)], dim=1)
-
-
 Step = Callable[[Field, Tensor, float, float], Tensor]  # (v, x, t, h) -> x after one step
 
 
@@ -205,7 +202,6 @@ def _wasteful(v: Field, x: Tensor, t: float, h: float) -> Tensor:
     return _midpoint(v, x, t, h)
 
 
-START = torch.tensor([[0.3, -0.7], [1.1, 0.4], [-0.6, 0.9]], dtype=torch.float64)
 FROZEN = (
     "every step uses the velocity of time t0, as if the field stood still: vₜ is the derivative at time t, so v must "
     "be given the current time"
@@ -219,7 +215,7 @@ ONE_WAY = (
 
 def _travel(t0: float, t1: float, steps: int) -> Callable[[Answer], Any]:
     def measure(flow_map: Answer) -> Any:
-        result = flow_map(Counted(_test_field), START, t0, t1, steps)
+        result = flow_map(Counted(swirl), START, t0, t1, steps)
         if isinstance(result, list | tuple) or (isinstance(result, Tensor) and result.ndim == START.ndim + 1):
             raise GradeError(
                 "this returns the whole trajectory; the flow map is the end point alone, of the shape of x"
@@ -230,7 +226,7 @@ def _travel(t0: float, t1: float, steps: int) -> Callable[[Answer], Any]:
 
 
 def _evaluations(flow_map: Answer, steps: int = 4) -> Tensor:
-    v = Counted(_test_field)
+    v = Counted(swirl)
     flow_map(v, START, 0.2, 1.1, steps)
     return torch.tensor(v.calls)
 
@@ -246,11 +242,9 @@ def _travel_off(result: Tensor, right: Tensor, flow_map: Answer) -> str:
 
 def _order(flow_map: Answer) -> str:
     """What halving the step does to the error of an unknown method, as a sentence."""
-    truth = odeint(_test_field, START, t0=0.2, t1=1.1, steps=1000, method=RK4)
+    truth = odeint(swirl, START, t0=0.2, t1=1.1, steps=1000, method=RK4)
     try:
-        coarse, fine = (
-            (flow_map(_test_field, START, 0.2, 1.1, n) - truth).abs().max().item() for n in (64, 128)
-        )
+        coarse, fine = ((flow_map(swirl, START, 0.2, 1.1, n) - truth).abs().max().item() for n in (64, 128))
     except Exception:
         return ""
     if not (math.isfinite(coarse) and math.isfinite(fine)) or fine > 0.7 * coarse:

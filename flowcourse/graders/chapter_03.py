@@ -261,6 +261,22 @@ def _estimate(hutchinson: Answer) -> Any:
     return first
 
 
+UNTRAINABLE = "the value is right, but its gradient in the parameters of v, with which one trains, is not: "
+DETACHED = "detached (no_grad, .detach(), .item(), or torch.autograd.grad without create_graph=True)"
+CLONE = "write x = x.clone().requires_grad_() instead of x.detach().requires_grad_()"
+
+
+def _slopes(hutchinson: Answer) -> Tensor:
+    """The derivatives of the summed estimate in a parameter of v, and in the points, which training moves as well."""
+    theta = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    x = PLACES.clone().requires_grad_()
+    total = hutchinson(lambda x, t: theta * _field(x, t), x, 0.3, NOISE).sum()
+    if not total.requires_grad:
+        return torch.zeros(1 + x.numel(), dtype=x.dtype)
+    slopes = torch.autograd.grad(total, (theta, x), allow_unused=True, materialize_grads=True)
+    return torch.cat([slope.reshape(-1) for slope in slopes])
+
+
 def _passes(hutchinson: Answer) -> Tensor:
     """How many backward passes go through the velocity, at least 1 (differentiation forwards needs none)."""
     calls = passes = 0
@@ -302,6 +318,7 @@ exercise(
             "grad_outputs, and multiply what comes back with e"
         ),
     ),
+    Probe(_slopes, f"{UNTRAINABLE}something on the way is {DETACHED}"),
     right=_one_pass,
     mistakes=[
         (
@@ -376,14 +393,22 @@ exercise(
             "grad_outputs, and multiply what comes back with e",
             _hutchinson(lambda p: p.right),
         ),
+        (
+            f"{UNTRAINABLE}it is {DETACHED}. Keep the graph with create_graph=True; and {CLONE}",
+            lambda v, x, t, noise: _one_pass(v, x, t, noise).detach(),
+        ),
+        (
+            f"{UNTRAINABLE}it sees the parameters of v, but not that the place x depends on them as well: {CLONE}",
+            lambda v, x, t, noise: _one_pass(v, x.detach(), t, noise),
+        ),
     ],
     hints=(
         "torch.autograd.grad(u, x, grad_outputs=e) computes eᵀ J for all points at once, where J is the Jacobian "
         "matrix of u in x. What is missing to eᵀ J e?",
         "A dot product with e in each row: multiply and sum over dim=1, not over the batch. And x must require "
         "gradients before v is called.",
-        "x = x.detach().requires_grad_(); (row,) = torch.autograd.grad(v(x, t), x, noise); "
-        "return (row * noise).sum(dim=1).",
+        "x = x.clone().requires_grad_(); (row,) = torch.autograd.grad(v(x, t), x, noise, create_graph=True); "
+        "return (row * noise).sum(dim=1). So that one can train with it, the result keeps its graph.",
     ),
     insight="one backward pass whatever the dimension, where the exact trace takes d of them.",
 )
@@ -475,9 +500,6 @@ def _slope(log_likelihood: Answer) -> Tensor:
     return gradient(result.sum(), theta)
 
 
-UNTRAINABLE = "the value is right, but its gradient in the parameters of v, with which one trains, is not: "
-
-
 exercise(
     "3.5",
     "A likelihood from scratch",
@@ -489,8 +511,7 @@ exercise(
     ),
     Probe(
         _slope,
-        f"{UNTRAINABLE}something on the way is detached (no_grad, .detach(), .item(), or torch.autograd.grad without "
-        "create_graph=True)",
+        f"{UNTRAINABLE}something on the way is {DETACHED}",
     ),
     right=_likelihood(),
     mistakes=[
@@ -607,13 +628,12 @@ exercise(
         ),
         (
             f"{UNTRAINABLE}the divergence is detached, and training would follow the positions alone. "
-            "torch.autograd.grad keeps what it returns differentiable with create_graph=True; and write "
-            "x = x.clone().requires_grad_() instead of x.detach().requires_grad_()",
+            f"torch.autograd.grad keeps what it returns differentiable with create_graph=True; and {CLONE}",
             _likelihood(spread=lambda v, x, t: divergence(v, x, t).detach()),
         ),
         (
             f"{UNTRAINABLE}the divergence sees the parameters of v, but not that the place where it is read depends on "
-            "them as well: write x = x.clone().requires_grad_() instead of x.detach().requires_grad_()",
+            f"them as well: {CLONE}",
             _likelihood(spread=lambda v, x, t: divergence(v, x.detach(), t)),
         ),
     ],

@@ -19,15 +19,15 @@ def gradients_by_autograd(k, x_0, y):
     return torch.autograd.grad((x_0 * k.exp() - y) ** 2 / 2, (x_0, k))
 
 
-def hutchinson(v, x, t, noise):
-    x = x.detach().requires_grad_()
-    (row,) = torch.autograd.grad(v(x, t), x, noise)
+def hutchinson(v, x, t, noise, keep=True):
+    x = x.clone().requires_grad_() if keep else x.detach().requires_grad_()
+    (row,) = torch.autograd.grad(v(x, t), x, noise, create_graph=keep)
     return (row * noise).sum(dim=1)
 
 
 def hutchinson_of_a_sum(v, x, t, noise):
-    x = x.detach().requires_grad_()
-    (row,) = torch.autograd.grad((v(x, t) * noise).sum(), x)
+    x = x.clone().requires_grad_()
+    (row,) = torch.autograd.grad((v(x, t) * noise).sum(), x, create_graph=True)
     return torch.einsum("bi,bi->b", row, noise)
 
 
@@ -160,6 +160,7 @@ WRONG = [
     ("3.5", lambda v, x: x, "TypeError"),
     ("3.5", 3.0, "function log_likelihood"),
     ("3.3", lambda *a: (abs(gradients(*a)[0]), gradients(*a)[1]), "dL/dk is right, dL/dx₀ is not"),
+    ("3.4", lambda *a: hutchinson(*a, keep=False), "it is detached"),
     ("3.4", lambda v, x, t, e: hutchinson(v, x, t, e.sign()), "at the point"),
     (
         "3.4",

@@ -23,7 +23,7 @@ def build(a, b, c):
     return step
 
 
-def adaptive(v, x, t0, t1, tol):
+def adaptive(v, x, t0, t1, tol, floor=1e-300):
     t, h, times = t0, (t1 - t0) / 10, [t0]
     while t < t1:
         last = h >= t1 - t
@@ -35,7 +35,7 @@ def adaptive(v, x, t0, t1, tol):
             x = x + h / 2 * (k_1 + k_2)
             t = t1 if last else t + h
             times.append(t)
-        h = h * min(5.0, max(0.2, 0.9 * math.sqrt(tol / max(eps, 1e-300))))
+        h = h * min(5.0, max(0.2, 0.9 * math.sqrt(tol / max(eps, floor))))
     return x, times
 
 
@@ -168,20 +168,8 @@ def limited(factor):
     return lambda eps, tol, accepted: min(5.0, max(0.2, factor(eps, tol)))
 
 
-def divides_by_zero(v, x, t0, t1, tol):
-    t, h, times = t0, (t1 - t0) / 10, [t0]
-    while t < t1:
-        last = h >= t1 - t
-        h = min(h, t1 - t)
-        k_1 = v(x, t)
-        k_2 = v(x + h * k_1, t + h)
-        eps = (h / 2 * (k_2 - k_1)).square().mean().sqrt().item()
-        if eps <= tol:
-            x = x + h / 2 * (k_1 + k_2)
-            t = t1 if last else t + h
-            times.append(t)
-        h = h * min(5.0, max(0.2, 0.9 * math.sqrt(tol / eps)))
-    return x, times
+def divides_by_zero(*arguments):
+    return adaptive(*arguments, floor=0.0)
 
 
 RIGHT = [
