@@ -24,8 +24,14 @@ choice(
         "After a quarter of the time a quarter of the way lies behind it.",
         right=True,
     ),
-    Option("At x₁ / 4.", "That is t x₁: where it started is missing. At t = 0 the point must be at x₀."),
-    Option("At (x₁ - x₀) / 4.", "That is how far it has come. Add x₀, where it started."),
+    Option(
+        "At x₁ / 4.",
+        "That is t x₁: where it started is missing. At t = 0 the point must be at x₀, and this is at 0.",
+    ),
+    Option(
+        "At (x₁ - x₀) / 4.",
+        "That is how far the point has come, t (x₁ - x₀). Add x₀, the place where it started.",
+    ),
     hints=(
         "Where is the point at t = 0, and where at t = 1?",
         "It moves at constant speed.",
