@@ -308,6 +308,10 @@ def test_log_determinants_are_never_broadcast(shape: tuple[int, ...]):
         Flow(CarelessLaw(3), [ActNorm(3)])(torch.zeros(3, 3))
 
 
+def test_transforms_may_come_from_a_generator():
+    assert len(Composition(ActNorm(2) for _ in range(3)).transforms) == 3
+
+
 @pytest.mark.parametrize("part", [nn.Linear(2, 2), ActNorm, None], ids=["module", "class", "None"])
 def test_only_transforms_make_a_flow(part: object):
     with pytest.raises(TypeError, match=r"Transform objects, got (Linear|ActNorm|NoneType)$"):
