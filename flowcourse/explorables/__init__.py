@@ -59,7 +59,8 @@ class Panel:
             for at, (w, h), picture in zip(
                 ("wide", "narrow"), (self.wide, self.narrow), pictures, strict=True
             ):
-                drawn += f'<svg class="flow-at-{at}" viewBox="0 0 {still.FINE * w} {still.FINE * h}" aria-hidden="true">{picture}</svg>'
+                box = f'viewBox="0 0 {still.FINE * w} {still.FINE * h}" aria-hidden="true"'
+                drawn += f'<svg class="flow-at-{at}" {box}>{picture}</svg>'
             drawn = f'<div class="flow-still" role="img" {label}>{drawn}</div>'
         framed = " flow-framed" if self.framed else ""
         paper = (
