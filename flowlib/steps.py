@@ -22,18 +22,22 @@ def _stages(
     tracked = not x.is_inference()  # tensors made in inference mode do not count the writes to them
     made = [k._version for k in slopes] if tracked else []
     for row, c in zip(method.a[len(slopes) :], method.c[len(slopes) :], strict=True):
-        _require_intact(slopes, made, row)
-        t_i = torch.lerp(t, t_next, c)  # exactly t_next at c = 1, where t + h may round past the end
-        slopes.append(slope(_combine(x, h, row, slopes), t_i))
         if tracked:
-            made.append(slopes[-1]._version)
-    _require_intact(slopes, made, method.error or method.b)
+            _require_intact(slopes, made, row)
+        t_i = torch.lerp(t, t_next, c)  # exactly t_next at c = 1, where t + h may round past the end
+        k = slope(_combine(x, h, row, slopes), t_i)
+        slopes.append(k)
+        if tracked:
+            made.append(k._version)
+    if tracked:
+        _require_intact(slopes, made, method.error or method.b)
     return slopes
 
 
 def _require_intact(slopes: list[Tensor], made: list[int], weights: tuple[float, ...]) -> None:
     """Refuse slopes that have been written to since they were made, but for those that do not count."""
-    if any(w and k._version != n for w, k, n in zip(weights, slopes, made, strict=False)):
+    now = [k._version for k in slopes]
+    if now != made and any(w and n != m for w, n, m in zip(weights, now, made, strict=False)):
         raise RuntimeError(
             "the field wrote its answer over an earlier one, which the step still needs: let it return a new tensor"
         )
@@ -52,11 +56,11 @@ def fixed_steps(slope: Field, x: Tensor, grid: Tensor, method: Tableau) -> Itera
     lost = torch.zeros_like(x) if len(grid) > 1000 else None  # what rounding took from the sum (Kahan)
     sums = []
     for t, t_next in itertools.pairwise(grid):
-        slopes = _stages(slope, x, t, t_next, method)
+        h = t_next - t
         if lost is None:
-            x = _combine(x, t_next - t, method.b, slopes)
+            x = _combine(x, h, method.b, _stages(slope, x, t, t_next, method))
         else:
-            increment = _combine(-lost, t_next - t, method.b, slopes)
+            increment = _combine(-lost, h, method.b, _stages(slope, x, t, t_next, method))
             x_next = x + increment
             lost = ((x_next - x) - increment).detach()
             x = x_next
