@@ -25,7 +25,7 @@ _ROOMS = {
     ),
     "figures.svg": ("show",),
     "labs": ("lab", "slider"),
-    "pages": ("hints", "quiz"),
+    "pages": ("hints", "quiz", "table"),
 }
 _ROOM_OF = {name: f"flowcourse.{room}" for room, names in _ROOMS.items() for name in names}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -71,3 +72,31 @@ def hints(number: str) -> Page:
         ladder = f"<details><summary>Hint {step} of 3</summary><p>{escape(text)}</p>{ladder}</details>"
     html = f'{style("hints.css", ".flow-hints")}<div class="flow-hints">{ladder}</div>'
     return Page(html, f"Three hints for exercise {found.number}: hint({found.number!r}) prints the next one")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Page:
+    """Results as a table: a row's first entry names it, the others are texts or numbers; a float shows three digits.
+
+    Raises:
+        ValueError: a row has more or fewer entries than there are columns.
+    """
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(
+                f"expected {len(columns)} entries, one for each of {list(columns)}, got {list(row)}"
+            )
+    cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
+        for first, *rest in cells
+    )
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [columns, *cells]
+    ]
+    html = f'<div class="scrolled flow-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return Page(html, "\n".join(lines))

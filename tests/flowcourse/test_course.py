@@ -24,6 +24,7 @@ from flowcourse import (
     labs,
     quiz,
     slider,
+    table,
 )
 from flowcourse.exercises import find
 from flowcourse.figures import scatter, show
@@ -327,3 +328,11 @@ def test_a_lab_in_a_real_notebook(static, monkeypatch):
         assert "application/vnd.jupyter.widget-view+json" in kinds
     assert failed[0].ename == "GradeError"
     assert failed[0].traceback == [f"✗ {failed[0].evalue}"]
+
+
+def test_a_table_is_html_and_aligned_text() -> None:
+    page = table(("method", "W2"), [("exact & slow", 0.11456), ("ours", 2)])
+    assert page.text == "method           W2\nexact & slow  0.115\nours              2"
+    assert '<th scope="row">exact &amp; slow</th><td>0.115</td>' in page.html
+    with pytest.raises(ValueError, match=r"expected 2 entries.*'W2'.*got \['ours'\]"):
+        table(("method", "W2"), [("ours",)])
