@@ -96,7 +96,7 @@ class EmpiricalVelocity:
             made = self._make()
         object.__setattr__(self, "_kept", None if self.law._points.requires_grad else made)
 
-    def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor | float, /) -> Tensor:
         """v(x, t), like x (B, *D), at times t < 1, a scalar or (B,)."""
         at = _Place(self, x, t)
         E_1, E_0 = at.means()

@@ -270,7 +270,7 @@ class MarginalVelocity:
         fixed = self.mixture._kept and (self.source is None or self.source._kept)
         object.__setattr__(self, "_kept", pairs if fixed else None)
 
-    def __call__(self, x: Tensor, t: Tensor | float, /, **cond: object) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor | float, /) -> Tensor:
         """v(x, t), like x (B, d), at times t, a scalar or (B,)."""
         return self._at(_Pairs.velocity, x, t)
 

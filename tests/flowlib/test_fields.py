@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from flowlib.data import eight_gaussians
+from flowlib.empirical import Empirical
 from flowlib.fields import LinearField, TravelingVortex, expand_time, rotation, saddle, shear, spiral
+from flowlib.paths import linear
 
 LINEAR = [rotation(), shear(), saddle(), spiral(), LinearField(((0.3, -1.2), (0.5, 0.8)))]
 FIELDS = [*LINEAR, TravelingVortex()]
@@ -43,7 +46,8 @@ def test_points_that_are_no_floating_point_numbers_are_refused(v, dtype):
 
 
 def test_a_condition_that_a_field_does_not_know_is_refused():
-    for v in FIELDS:
+    fitted = Empirical(cloud()).marginal_velocity(linear)
+    for v in [*FIELDS, eight_gaussians().marginal_velocity(linear), fitted]:
         with pytest.raises(TypeError, match="unexpected keyword argument 'label'"):
             v(cloud(), 0.5, label=3)
 

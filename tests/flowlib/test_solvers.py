@@ -687,3 +687,11 @@ def test_gradients_of_states_that_are_kept_in_another_dtype_reach_the_start():
     x = torch.ones(2, 2, dtype=torch.bfloat16, requires_grad=True)
     odeint(lambda x, t: -x, x, steps=50, method=RK4).sum().backward()
     torch.testing.assert_close(x.grad.double(), torch.full((2, 2), math.exp(-1)).double(), rtol=0.02, atol=0)
+
+
+def test_the_tolerance_without_a_word_is_one_in_a_hundred_thousand():
+    x = cloud()
+    found = odeint(spiral(), x, method=DOPRI5)
+    assert torch.equal(found, odeint(spiral(), x, method=DOPRI5, rtol=1e-5, atol=1e-5))
+    for other in ({"rtol": 1.3e-5}, {"atol": 1.3e-5}):
+        assert not torch.equal(found, odeint(spiral(), x, method=DOPRI5, **other))
