@@ -31,7 +31,9 @@ def test_starts_at_the_source(path: AffinePath):
     torch.testing.assert_close(path.sample(x_0, x_1, 0.0)[0], x_0, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("path", "left_over"), [(linear, 0.0), (cosine, 0.0), (conical(0.2), 0.2), (conical(), 1e-4)])
+@pytest.mark.parametrize(
+    ("path", "left_over"), [(linear, 0.0), (cosine, 0.0), (conical(0.2), 0.2), (conical(), 1e-4)]
+)
 def test_ends_at_the_data(path: AffinePath, left_over: float):
     x_0, x_1 = points(5, 3), points(5, 3, seed=1)
     torch.testing.assert_close(path.sample(x_0, x_1, 1.0)[0], x_1 + left_over * x_0, rtol=0, atol=1e-15)
