@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from flowcourse.figures.svg import Shown
@@ -54,13 +55,13 @@ def is_static() -> bool:
     return getattr(get_ipython(), "kernel", None) is None
 
 
-def lab(draw: Callable[..., Shown], **controls: Control) -> Any:
+def lab(draw: Callable[..., Shown], /, *, title: str | None = None, **controls: Control) -> Any:
     """Let the reader turn the controls of `draw(**values)`, which returns a figure from `show`.
 
         lab(draw, steps=slider("Euler steps", "N", values=(1, 2, 4, 8), default=4))
 
     In a live notebook every control is a slider that calls draw again. In a static page the first control alone is
-    one, with the others at their defaults.
+    one, with the others at their defaults. The title stands above.
 
     Returns:
         What the notebook displays: a widget, or an explorable.
@@ -74,7 +75,7 @@ def lab(draw: Callable[..., Shown], **controls: Control) -> Any:
     for name, control in controls.items():
         if not isinstance(control, Control):
             raise TypeError(f"the control {name!r} must come from slider(...), not {type(control).__name__}")
-    return _pictures(draw, controls) if is_static() else _widgets(draw, controls)
+    return _pictures(draw, controls, title) if is_static() else _widgets(draw, controls, title)
 
 
 def _drawn(draw: Callable[..., Shown], values: dict[str, Any]) -> Shown:
@@ -84,7 +85,7 @@ def _drawn(draw: Callable[..., Shown], values: dict[str, Any]) -> Shown:
     return shown
 
 
-def _widgets(draw: Callable[..., Shown], controls: dict[str, Control]) -> Any:
+def _widgets(draw: Callable[..., Shown], controls: dict[str, Control], title: str | None) -> Any:
     import ipywidgets
     from IPython.display import display
 
@@ -103,10 +104,11 @@ def _widgets(draw: Callable[..., Shown], controls: dict[str, Control]) -> Any:
     def update(**values: Any) -> None:
         display(_drawn(draw, values))
 
-    return ipywidgets.VBox([*sliders.values(), ipywidgets.interactive_output(update, sliders)])
+    head = [ipywidgets.HTML(f"<b>{escape(title)}</b>")] if title else []
+    return ipywidgets.VBox([*head, *sliders.values(), ipywidgets.interactive_output(update, sliders)])
 
 
-def _pictures(draw: Callable[..., Shown], controls: dict[str, Control]) -> Any:
+def _pictures(draw: Callable[..., Shown], controls: dict[str, Control], title: str | None) -> Any:
     (name, control), *_ = controls.items()
     defaults = {other: c.default for other, c in controls.items()}
     frames = [_drawn(draw, defaults | {name: value}) for value in control.values]
@@ -116,4 +118,4 @@ def _pictures(draw: Callable[..., Shown], controls: dict[str, Control]) -> Any:
         f"{c.label}, {c.symbol} = {c.default}" for other, c in controls.items() if other != name
     )
     caption = f"Drawn in advance for {fixed}; a running notebook has a slider for each." if fixed else None
-    return frames_explorable(control, frames, caption=caption)
+    return frames_explorable(control, frames, title=title, caption=caption)

@@ -23,7 +23,7 @@ function bring(figure, scene, spec) {
   const [live] = find("[aria-live]");
   const inputs = Object.fromEntries(find("[data-control]").map((input) => [input.dataset.control, input]));
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const engine = { figure, inputs, values: {}, colors: {}, draw, set, say };
+  const engine = { figure, inputs, values: {}, colors: {}, draw, set, say, live: true };
   const { values } = engine;
   let running;
   let prepared = false;
@@ -62,7 +62,7 @@ function bring(figure, scene, spec) {
     values[name] = read(input);
     show(input);
     input.addEventListener("input", () => {
-      if (name === "t") {
+      if (input === (inputs.t ?? inputs.frame)) {
         stop();
         poster = false;
       }
@@ -72,7 +72,18 @@ function bring(figure, scene, spec) {
   const initial = { ...values };
 
   // Time: four seconds from 0 to its end, or longer if a unit would take less than one. Who asked for less motion goes through
-  // time in eight steps, or in `data-moments`.
+  // time in eight steps, or in `data-moments`. Without time, Play turns over the pictures that stand in for it.
+
+  const clock = inputs.t ?? inputs.frame;
+  const listed = clock && steps(clock);
+  const end = clock && +clock.max;
+  const pace = listed ? 0.001 : Math.min(end / 4000, 0.001);
+  let hand = 0; // where time is, or the number of the picture
+
+  function turn(to) {
+    hand = to;
+    set(clock.dataset.control, listed ? listed[Math.floor(to)] : to);
+  }
 
   function stop() {
     playing = 0;
@@ -82,21 +93,19 @@ function bring(figure, scene, spec) {
 
   function frame(now) {
     if (!playing) return;
-    const end = +inputs.t.max;
-    const t = Math.min(end, values.t + Math.max(0, now - playing) * Math.min(end / 4000, 0.001));
+    turn(Math.min(end, hand + Math.max(0, now - playing) * pace));
     playing = now;
-    set("t", t);
-    if (t < end) requestAnimationFrame(frame);
+    if (hand < end) requestAnimationFrame(frame);
     else stop();
   }
 
   play?.addEventListener("click", () => {
     if (playing) return stop();
-    const end = +inputs.t.max;
-    const step = end / (inputs.t.dataset.moments ?? 8);
-    if (poster || values.t >= end) set("t", 0);
+    const step = listed ? 1 : end / (clock.dataset.moments ?? 8);
+    hand = listed ? +clock.value : values.t;
+    if (poster || hand >= end) turn(0);
     poster = false;
-    if (calm) return set("t", Math.min(end, (Math.floor(values.t / step + 1e-9) + 1) * step));
+    if (calm) return turn(Math.min(end, (Math.floor(hand / step + 1e-9) + 1) * step));
     playing = performance.now();
     play.setAttribute("aria-label", "Pause");
     play.dataset.playing = "1";

@@ -213,6 +213,7 @@ export function flow(spec, engine) {
     if (values.arrows ?? two) drawArrows(t);
     if (points.length) drawPoints(t);
     for (const panel of panels) panel.axes();
+    if (engine.live && !version) left.text("tap: a point · stroke: a crowd", left.width / 2, 14);
     if (!cursor) return;
     const [X, Y] = [left.X(cursor[0]), left.Y(cursor[1])];
     left.ink(colors.ink, 2, 1, (pen) => {

@@ -8,6 +8,7 @@ export function frames(spec, engine) {
   const paths = [...stage.firstElementChild.querySelectorAll("path[d]")].map((path) =>
     path.getAttribute("d"),
   );
+  const said = () => `${spec.label}: ${spec.symbol} = ${engine.values.frame}`;
   let shown = spec.first;
 
   function draw() {
@@ -21,9 +22,8 @@ export function frames(spec, engine) {
 
   return {
     draw,
-    readout: () => `${spec.symbol} = ${engine.values.frame}`,
-    heard: () =>
-      `${spec.symbol} = ${engine.values.frame}: ${stage.firstElementChild.getAttribute("aria-label")}`,
+    readout: said,
+    heard: () => `${said()}: ${stage.firstElementChild.getAttribute("aria-label")}`,
     state: () => ({ shown }),
   };
 }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, Protocol
 
-from flowcourse.explorables import Explorable, stops_control
+from flowcourse.explorables import PLAY, Explorable, row, stops_control
 from flowcourse.figures.svg import SHEET, Shown
 
 
@@ -59,8 +59,8 @@ def frames_explorable(
     waiting = "".join(f"<template>{_without(shared, picture)}</template>" for picture in pictures)
     return Explorable(
         "frames",
-        {"symbol": choice.symbol, "values": list(choice.values), "first": first},
-        [stops_control("frame", choice.label, choice.symbol, choice.values, choice.default)],
+        {"label": choice.label, "symbol": choice.symbol, "values": list(choice.values), "first": first},
+        [row(PLAY, stops_control("frame", choice.label, choice.symbol, choice.values, choice.default))],
         f"{choice.label}, {choice.symbol} = {choice.default}: {frames[first].alt}",
         stage=f'{SHEET}<div class="flow-frames">{pictures[first]}{waiting}</div>',
         title=title,

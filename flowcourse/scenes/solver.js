@@ -100,6 +100,7 @@ export function solver(spec, engine) {
     );
 
   // A tap on a mark of the chart chooses its method and its number of steps.
+  let chosen = false;
   choices(
     chart,
     (X, Y) => {
@@ -114,6 +115,7 @@ export function solver(spec, engine) {
       return fresh && nearest.away < 22 ? nearest : undefined;
     },
     (mark) => {
+      chosen = true;
       if (engine.inputs.method) engine.set("method", mark.method);
       engine.set("steps", mark.steps);
     },
@@ -285,6 +287,7 @@ export function solver(spec, engine) {
     for (let k = low; k <= high; k += every) chart.text(power(k), 30, Y(k), "right");
     for (let k = 0; k <= Math.log2(most); k += 2) chart.text(String(2 ** k), X(k), height - 24);
     chart.text("evaluations of the field", (34 + width) / 2, height - 8);
+    if (engine.live && !chosen) chart.text("tap a mark to try it", width - 8, 12, "right");
 
     const now = name();
     const alpha = fresh ? 1 : 0.35;
