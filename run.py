@@ -6,7 +6,6 @@
     python3 run.py test               set up, then run every check there is
     python3 run.py notebooks          make book/*.ipynb and the tables of chapters again from book/source/*.md
     python3 run.py chapter N TITLE    lay out chapter N: source, exercises, their tests and the line in _toc.yml
-    python3 run.py repository URL     give the book and its notebooks another repository's URL, for a fork
 
 Setting up makes an environment of its own in .venv and installs the exact versions of requirements.txt into it. All
 commands are safe to interrupt and to run twice: what is done already is not done again.
@@ -364,10 +363,10 @@ def test():
     return 1 if total["failed"] else 0
 
 
-def generate(*arguments):
-    """Make the notebooks again; with `--repository URL`, first change the repository's URL. Return the exit status."""
+def generate():
+    """Make the notebooks again; return the exit status."""
     set_up()
-    return python("-m", "tools.notebooks", *arguments)
+    return python("-m", "tools.notebooks")
 
 
 def chapter(number, title):
@@ -385,7 +384,6 @@ def main(arguments):
         ("test", 0): test,
         ("notebooks", 0): generate,
         ("chapter", 2): chapter,
-        ("repository", 1): lambda url: generate("--repository", url),
     }
     command = commands.get((arguments[0] if arguments else None, len(arguments) - 1))
     if command is None:

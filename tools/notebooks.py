@@ -2,14 +2,14 @@
 
     python -m tools.notebooks                     write every notebook, and the tables of the chapters
     python -m tools.notebooks --check             write nothing; name what is out of step and exit with 1
-    python -m tools.notebooks --repository URL    change the repository's URL, then write every notebook
+    python -m tools.notebooks --colab FOLDER      write there the notebooks that install this commit from its origin
 
 People write and review MyST Markdown; Colab, nbval and the book read notebooks. The same source always gives the
 same bytes: cell ids come from the cells' content, the metadata are fixed and no output is stored. Three things are
-added: the cell that installs flowlib in Colab, from the URL that stands in `_config.yml` and nowhere else; the
-metadata that fold a cell tagged `solution` in Colab and JupyterLab; and, where a cell holds MyST, plain Markdown that
-shows there in its place (plain.py). The MyST text stays in that cell's metadata, from which the book is built
-(book/_ext/chapter_source.py).
+added: a first cell of code, which asks for flowlib, and with `--colab` installs it from where this checkout comes
+from; the metadata that fold cells tagged `solution` or `hide-input` in Colab and JupyterLab; and, where a cell holds
+MyST, plain Markdown that shows there in its place (plain.py). The MyST text stays in that cell's metadata, from which
+the book is built (book/_ext/chapter_source.py).
 
 The tables of the chapters in README.md and book/intro.md come from the sources' headers in the same run (chapters.py).
 """
@@ -20,27 +20,55 @@ import argparse
 import hashlib
 import json
 import re
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import jupytext
 import nbformat
-import yaml
 from pybtex.database import parse_file
 
 from tools.chapters import HEADER, ChapterError, number_of, tables
+from tools.origin import origin
 from tools.plain import Chapter, SourceError
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The `%pip` of a notebook installs into the kernel's own environment; flowlib's loose bounds leave torch and numpy be.
+# What the course's packages are is told by the name of their distribution: PyPI's `flowlib` is somebody else's.
 SETUP = """\
-# Colab: install flowlib and flowcourse (does nothing where they are installed)
-import importlib.util
+# The packages of this course, flowlib and flowcourse
+from importlib.metadata import PackageNotFoundError, version
 
-if importlib.util.find_spec("flowcourse") is None:
-    %pip install -q "flow-models-course[course] @ git+{url}@{branch}"
+try:
+    version("flow-models-course")
+except PackageNotFoundError:
+    raise ModuleNotFoundError(
+        "flowlib and flowcourse, the packages of this course, are missing. In a "
+        "clone of its repository run `pip install -e '.[course]'`, or open the "
+        "notebook with the published page's button, which installs them. (The "
+        "flowlib of PyPI is another package.)"
+    ) from None
+"""
+# For Colab. `%pip` installs into the kernel's own environment, where flowlib's loose bounds leave torch and numpy be,
+# and does not raise when it fails: the question is asked again.
+INSTALLING = """\
+# Colab: install flowlib and flowcourse (does nothing where they are installed)
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    version("flow-models-course")
+except PackageNotFoundError:
+    %pip install -q "flow-models-course[course] @ git+{url}@{commit}"
+    importlib.invalidate_caches()
+    try:
+        version("flow-models-course")
+    except PackageNotFoundError:
+        raise RuntimeError(
+            "The packages of the course could not be installed: what pip says "
+            "stands above. Run this cell again when it is mended."
+        ) from None
 """
 FOLDED = {
     "cellView": "form",
@@ -51,35 +79,6 @@ KERNEL = {
     "language_info": {"name": "python"},
 }
 TITLE = re.compile(r"(\([^()\n]+\)=\n+)?# \S")  # a heading of the first level, maybe with a label before it
-URL = re.compile(r"https://[\w.-]+(/[\w.~-]+){2,}")
-
-
-def repository(root: Path = ROOT) -> tuple[str, str]:
-    """The URL and the branch of the repository, from `_config.yml`."""
-    configuration = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]
-    return configuration["url"], configuration.get("branch", "main")
-
-
-def set_repository(url: str, root: Path = ROOT) -> str:
-    """Replace `repository.url` in `_config.yml`, touching nothing else in the file; return the URL as written.
-
-    Raises:
-        ValueError: the URL is not `https://HOST/OWNER/NAME` (or its `git@HOST:OWNER/NAME.git` form), or the file has
-            no such entry.
-    """
-    clean = re.sub(r"^git@([^:]+):", r"https://\1/", url.strip())
-    clean = re.sub(r"(\.git)?/*$", "", clean)
-    if not URL.fullmatch(clean):
-        raise ValueError(f"expected a URL such as https://HOST/OWNER/NAME, got {url!r}")
-    file = root / "_config.yml"
-    text = file.read_text(encoding="utf-8")
-    text, found = re.subn(
-        r"(?m)(^repository:\n(?:[ #].*\n|\n)*?  url: *)[^\s#]+", rf"\g<1>{clean}", text, count=1
-    )
-    if not found:
-        raise ValueError(f"{file} has no entry `url` below `repository`")
-    file.write_text(text, encoding="utf-8")
-    return clean
 
 
 def problems(text: str) -> list[str]:
@@ -100,8 +99,8 @@ def collect(text: str, number: int | None = None) -> dict[str, str]:
     return chapter.found
 
 
-def notebook(text: str, url: str, branch: str = "main", chapter: Chapter | None = None) -> str:
-    """The notebook, as JSON text, of one MyST source. `chapter`, fresh, knows what the source may refer to.
+def notebook(text: str, setup: str = SETUP, chapter: Chapter | None = None) -> str:
+    """The notebook, as JSON text, of a MyST source; `setup` is its first code, and `chapter`, fresh, knows the labels.
 
     Raises:
         SourceError: there is no title, `problems` finds something, or something has no plain form.
@@ -116,13 +115,12 @@ def notebook(text: str, url: str, branch: str = "main", chapter: Chapter | None 
     cells = [(cell.cell_type, cell.source, dict(cell.metadata)) for cell in parsed.cells]
     shown = plain([source if kind == "markdown" else None for kind, source, _ in cells], text, chapter)
     shown.insert(1, None)
-    setup = SETUP.format(url=url, branch=branch).rstrip("\n")
-    cells.insert(1, ("code", setup, {"tags": ["remove-cell"]}))
+    cells.insert(1, ("code", setup.rstrip("\n"), {"tags": ["remove-cell"]}))
 
     seen: Counter[tuple[str, str]] = Counter()
     made = []
     for (kind, source, metadata), instead in zip(cells, shown, strict=True):
-        if "solution" in metadata.get("tags", []):
+        if {"solution", "hide-input"} & set(metadata.get("tags", [])):
             metadata |= FOLDED
         content = f"{kind}\n{source}\n{seen[kind, source]}"
         seen[kind, source] += 1
@@ -161,9 +159,8 @@ def plain(sources: list[str | None], text: str, chapter: Chapter) -> list[str | 
     return shown
 
 
-def expected(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
+def expected(root: Path = ROOT, setup: str = SETUP) -> tuple[dict[Path, str], list[str]]:
     """Every notebook and table that the sources below `root` make, and the complaints about what makes none."""
-    url, branch = repository(root)
     book = root / "book"
     texts = {file: file.read_text(encoding="utf-8") for file in sorted(book.rglob("*.md"))}
     sources = {file: number_of(file) for file in texts if file.parent == book / "source"}
@@ -176,7 +173,7 @@ def expected(root: Path = ROOT) -> tuple[dict[Path, str], list[str]]:
     for source, numbered in sources.items():
         chapter = Chapter(numbered, labels, works)
         try:
-            made[book / f"{source.stem}.ipynb"] = notebook(texts[source], url, branch, chapter)
+            made[book / f"{source.stem}.ipynb"] = notebook(texts[source], setup, chapter)
         except SourceError as error:
             complaints += [
                 f"{source.relative_to(root).as_posix()}, {line}" for line in str(error).splitlines()
@@ -209,20 +206,38 @@ def stale(root: Path = ROOT) -> list[str]:
     return complaints
 
 
+def for_colab(folder: Path, root: Path = ROOT) -> int:
+    """Write the notebooks that Colab opens, which install the commit that is checked out; return the exit status."""
+    url = origin(root)
+    if url is None:
+        print(
+            "This checkout has no remote `origin` on a host, from which Colab could install it.",
+            file=sys.stderr,
+        )
+        return 1
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+    made, complaints = expected(root, INSTALLING.format(url=url, commit=asked.stdout.strip()))
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in made.items():
+        if file.suffix == ".ipynb":
+            (folder / file.name).write_bytes(text.encode())
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return 1 if complaints else 0
+
+
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="Make book/*.ipynb from book/source/*.md.")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with 1 if a notebook is out of step"
     )
-    parser.add_argument("--repository", metavar="URL", help="first write this URL to _config.yml")
+    parser.add_argument(
+        "--colab", metavar="FOLDER", type=Path, help="write there the notebooks that install this very commit"
+    )
     options = parser.parse_args(arguments)
-    if options.repository:
-        try:
-            print(f"repository.url in _config.yml is now {set_repository(options.repository, root)}")
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 1
+    if options.colab:
+        return for_colab(options.colab, root)
 
     if not options.check:
         for file, text in expected(root)[0].items():

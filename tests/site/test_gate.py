@@ -34,7 +34,7 @@ def referee(folder: Path, **last_cells: str) -> subprocess.CompletedProcess[str]
     """Run the very command of `python3 run.py test` on one notebook for each last cell."""
     files = [folder / f"{name}.ipynb" for name in last_cells]
     for file, cell in zip(files, last_cells.values(), strict=True):
-        file.write_text(notebooks.notebook(CHAPTER.format(cell=cell), "https://example.org/owner/name"))
+        file.write_text(notebooks.notebook(CHAPTER.format(cell=cell)))
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [sys.executable, *run.nbval(*files)],

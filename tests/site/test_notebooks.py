@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from tools import notebooks
+from tools.origin import normalized, on_github, origin
 
 SOURCE = """\
 ---
@@ -39,23 +42,12 @@ assert x == 1
 assert x == 1
 ```
 """
-CONFIGURATION = """\
-title: a book
-repository:
-  # the only place
-  url: https://example.org/owner/name  # a fork changes this
-  path_to_book: ""
-  branch: main
-other:
-  url: https://example.org/another
-"""
 COMMITTED = sorted((notebooks.ROOT / "book").glob("*.ipynb"))
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository with one chapter, its notebook made."""
-    (tmp_path / "_config.yml").write_text(CONFIGURATION)
     (tmp_path / "book" / "source").mkdir(parents=True)
     (tmp_path / "book" / "source" / "chapter.md").write_text(SOURCE)
     assert notebooks.main([], tmp_path) == 0
@@ -90,9 +82,7 @@ def test_the_installing_cell_follows_the_title_and_is_hidden_in_the_book(root: P
     title, setup, *rest = cells(root)
     assert title["source"][0] == "# A title\n"
     assert setup["metadata"]["tags"] == ["remove-cell"]
-    assert "".join(setup["source"]).endswith(
-        '    %pip install -q "flow-models-course[course] @ git+https://example.org/owner/name@main"'
-    )
+    assert "".join(setup["source"]) == notebooks.SETUP.rstrip("\n")
     assert len(rest) == 4
 
 
@@ -149,7 +139,6 @@ def test_what_a_header_says_to_the_book_is_kept(root: Path):
         ("source", "book/chapter.ipynb is out of step with book/source/chapter.md"),
         ("notebook", "book/chapter.ipynb is out of step with book/source/chapter.md"),
         ("output", "book/chapter.ipynb is out of step with book/source/chapter.md"),
-        ("url", "book/chapter.ipynb is out of step with book/source/chapter.md"),
         ("missing", "book/chapter.ipynb is missing"),
         ("orphan", "book/left.ipynb has no source"),
     ],
@@ -167,8 +156,6 @@ def test_check_names_every_way_of_being_out_of_step(
         content = json.loads(made.read_text())
         content["cells"][1]["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["1\n"]}]
         made.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-    elif change == "url":
-        (root / "_config.yml").write_text(CONFIGURATION.replace("owner/name", "fork/name"))
     elif change == "missing":
         made.unlink()
     else:
@@ -193,7 +180,7 @@ def test_check_names_every_way_of_being_out_of_step(
 )
 def test_sources_that_read_badly_in_colab_are_refused(text: str, said: str):
     with pytest.raises(notebooks.SourceError) as refused:
-        notebooks.notebook(text, "https://example.org/owner/name")
+        notebooks.notebook(text)
     assert said in str(refused.value)
 
 
@@ -207,24 +194,93 @@ def test_a_bad_source_is_named_and_the_others_are_written(root: Path, capsys: py
 
 
 @pytest.mark.parametrize(
-    "given", ["https://example.org/me/fork", "https://example.org/me/fork.git", "git@example.org:me/fork.git"]
+    ("address", "url"),
+    [
+        ("https://github.com/me/fork", "https://github.com/me/fork"),
+        ("https://x-access-token:secret@github.com/me/fork.git/", "https://github.com/me/fork"),
+        ("git@github.com:me/fork.git\n", "https://github.com/me/fork"),
+        ("ssh://git@git.example.org:2222/me/fork.git", "https://git.example.org/me/fork"),
+        ("https://gitlab.com/group/part/fork.git", "https://gitlab.com/group/part/fork"),
+        ("/srv/git/fork.git", None),
+        ("../fork", None),
+        ("file:///srv/git/fork.git", None),
+        ("C:/Users/me/fork", None),
+        ("", None),
+    ],
 )
-def test_one_command_changes_the_url_everywhere(root: Path, given: str):
-    assert notebooks.main(["--repository", given], root) == 0
-    assert (root / "_config.yml").read_text() == CONFIGURATION.replace("owner/name", "me/fork")
-    assert "git+https://example.org/me/fork@main" in "".join(cells(root)[1]["source"])
-    assert notebooks.main(["--check"], root) == 0
+def test_a_remote_has_one_url_without_names_and_tokens(address: str, url: str | None):
+    assert normalized(address) == url
 
 
-@pytest.mark.parametrize(
-    "given", ["me/fork", "https://example.org", "https://example.org/me", "https://a.b/c/d e"]
-)
-def test_what_is_no_url_of_a_repository_is_refused(
-    root: Path, given: str, capsys: pytest.CaptureFixture[str]
+def checkout(folder: Path, remote: str) -> str:
+    """Make the folder a checkout with one commit; return that."""
+    name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for arguments in (
+        ["init", "-q"],
+        ["add", "."],
+        [*name, "commit", "-qm", "all"],
+        ["remote", "add", "origin", remote],
+    ):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return asked.stdout.strip()
+
+
+def test_the_origin_is_the_workflows_or_the_remotes_or_none(root: Path):
+    checkout(root, "git@gitlab.com:me/fork.git")
+    assert origin(root, {}) == "https://gitlab.com/me/fork"
+    assert not on_github(origin(root, {}))
+    run = {"GITHUB_REPOSITORY": "you/course", "GITHUB_SERVER_URL": "https://github.com"}
+    assert origin(root, run) == "https://github.com/you/course"
+    assert on_github(origin(root, run))
+    subprocess.run(["git", "remote", "remove", "origin"], cwd=root, check=True)
+    assert origin(root, {}) is None
+    assert not on_github(None)
+
+
+def test_colabs_notebooks_install_the_commit_that_is_checked_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    assert notebooks.main(["--repository", given], root) == 1
-    assert repr(given) in capsys.readouterr().err
-    assert (root / "_config.yml").read_text() == CONFIGURATION
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    commit = checkout(root, "https://me:token@github.com/me/fork.git")
+    folder = tmp_path / "colab"
+    assert notebooks.main(["--colab", str(folder)], root) == 0
+    content = nbformat.read(folder / "chapter.ipynb", as_version=4)
+    assert f"git+https://github.com/me/fork@{commit}" in content.cells[1].source
+    assert "github.com" not in (root / "book" / "chapter.ipynb").read_text()
+    subprocess.run(["git", "remote", "remove", "origin"], cwd=root, check=True)
+    assert notebooks.main(["--colab", str(folder)], root) == 1
+    assert "no remote `origin`" in capsys.readouterr().err
+
+
+def complaint(cell: str, monkeypatch: pytest.MonkeyPatch, *, there: list[bool]) -> str:
+    """What a first cell raises, or "" for nothing, if the course is found as `there` says, one answer a question."""
+    answers = iter(there)
+
+    def version(name: str) -> str:
+        if name == "flow-models-course" and next(answers):
+            return "1"
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    try:
+        exec(re.sub(r"%pip .*", "pass", cell), {})
+    except (ModuleNotFoundError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+def test_the_first_cell_is_silent_where_the_course_is_and_else_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert complaint(notebooks.SETUP, monkeypatch, there=[True]) == ""
+    assert "of PyPI is another package" in complaint(notebooks.SETUP, monkeypatch, there=[False])
+    installing = notebooks.INSTALLING.format(url="https://example.org/a/b", commit="c0ffee")
+    assert complaint(installing, monkeypatch, there=[True]) == ""
+    assert complaint(installing, monkeypatch, there=[False, True]) == ""
+    assert "Run this cell again" in complaint(installing, monkeypatch, there=[False, False])  # pip failed
 
 
 # --- the notebooks of this repository ---
@@ -241,18 +297,16 @@ def test_a_committed_notebook_is_valid_and_begins_with_the_installing_cell(file:
     nbformat.validate(content)
     code = [cell for cell in content.cells if cell.cell_type == "code"]
     assert content.cells[1] is code[0]
-    assert 'find_spec("flowcourse") is None' in code[0].source
+    assert code[0].source == notebooks.SETUP.rstrip("\n")
     assert not any(cell.outputs or cell.execution_count for cell in code)
 
 
-def test_the_repository_url_stands_in_one_place():
-    url, _ = notebooks.repository()
+def test_nothing_names_a_repository_that_is_not_there():
+    """Where a placeholder is taken for an address, a stranger's code would run."""
     found = subprocess.run(
-        ["git", "grep", "--untracked", "-lF", url],
+        ["git", "grep", "--untracked", "-liE", "github.com/(owner|you|user|example)/" + "[a-z]"],
         cwd=notebooks.ROOT,
         capture_output=True,
         text=True,
-        check=True,
     )
-    written_by_hand = [name for name in found.stdout.splitlines() if not name.endswith(".ipynb")]
-    assert written_by_hand == ["_config.yml"]
+    assert found.stdout.split() == ["tests/site/test_notebooks.py"]

@@ -128,7 +128,7 @@ def test_what_has_no_plain_form_is_refused_with_its_line(myst: str, line: int, s
 def test_lines_count_from_the_top_of_the_source():
     text = "---\na: b\n---\n# T\n\n```{code-cell}\nx = 1\n```\n\nA.\n\n```{code-cell}\ny = 1\n```\n\nB.\n{eq}`none`"
     with pytest.raises(SourceError, match=r"^line 17: "):
-        notebooks.notebook(text, "https://example.org/owner/name")
+        notebooks.notebook(text)
 
 
 def test_a_solution_over_several_cells_stays_folded_and_no_cell_is_empty():
@@ -267,7 +267,6 @@ def words(page: str) -> str:
 def test_the_numbers_are_those_of_the_book_and_the_book_is_built_from_the_myst(tmp_path: Path):
     pytest.importorskip("sphinx_proof")  # the test group of pyproject.toml has nothing that builds books
     (tmp_path / "book" / "source").mkdir(parents=True)
-    (tmp_path / "_config.yml").write_text("repository:\n  url: https://example.org/owner/name\n")
     (tmp_path / "_toc.yml").write_text(CONTENTS)
     (tmp_path / "book" / "index.md").write_text("# Index\n")
     for name in "abc":
