@@ -151,6 +151,7 @@ def test_what_has_no_density_is_refused():
         log_prob(spiral(), torch.zeros(3, 2), base=normal)
     with pytest.raises(ValueError, match=r"at least one point, got shape \(0, 2\)"):
         nll_loss(spiral(), torch.zeros(0, 2))
+    assert nll_loss(spiral(), torch.zeros(1, 2)).shape == ()  # one will do
 
 
 def test_a_point_at_rest_at_the_origin_has_its_density_in_float32():

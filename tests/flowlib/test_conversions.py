@@ -261,3 +261,22 @@ def test_sd3_is_the_linear_path_run_from_data_to_noise():
 def test_sd3_timesteps_in_half_precision_are_refused():
     with pytest.raises(TypeError, match="bfloat16"):
         to_sd3(MIXTURE.marginal_velocity(linear))(points(), torch.full((40,), 250.0, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    "path", [linear, cosine, conical(0.2), variance_preserving()], ids=lambda path: path.name
+)
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_a_field_is_converted_at_an_end_itself_wherever_that_can_be_done(path, end):
+    x = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
+    done = 0
+    for given, wanted in itertools.permutations(("velocity", "data", "noise", "score"), 2):
+        field = converted(lambda x, t: 0.7 * x + 0.1, path, given=given, wanted=wanted)
+        try:
+            exact = convert(0.7 * x + 0.1, x, end, path, given=given, wanted=wanted)
+        except ValueError:
+            assert field(x, end).isfinite().all()
+            continue
+        assert torch.equal(field(x, end), exact)
+        done += 1
+    assert done >= 2

@@ -249,6 +249,13 @@ def test_a_field_without_a_graph_to_its_points_is_not_taken_for_constant(v, use)
         use(v, torch.zeros(3, 2, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("x", [0.0, 1.0, -1.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_hidden_slope_beside_a_large_constant_is_seen_wherever_the_points_stand(x, dtype):
+    with pytest.raises(RuntimeError, match="no graph back"):
+        divergence(lambda x, t: (100 + x).detach(), torch.full((2, 2), x, dtype=dtype), 0.5)
+
+
 def test_the_log_density_of_the_field_with_its_graph():
     found = log_prob(lambda x, t: x @ A.T, torch.zeros(1, 2, dtype=torch.float64))
     assert found.item() == pytest.approx(-math.log(2 * math.pi) - 0.5, abs=1e-5)

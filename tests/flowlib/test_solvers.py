@@ -695,3 +695,15 @@ def test_the_tolerance_without_a_word_is_one_in_a_hundred_thousand():
     assert torch.equal(found, odeint(spiral(), x, method=DOPRI5, rtol=1e-5, atol=1e-5))
     for other in ({"rtol": 1.3e-5}, {"atol": 1.3e-5}):
         assert not torch.equal(found, odeint(spiral(), x, method=DOPRI5, **other))
+
+
+@pytest.mark.parametrize(
+    ("v", "calls"),
+    [(rotation(), 98), (lambda x, t: -50 * x, 170), (lambda x, t: 0 * x, 32)],
+    ids=["rotation", "stiff", "still"],
+)
+def test_the_first_step_and_the_growth_of_steps_cost_what_they_did(v, calls):
+    """Right answers at a higher price would pass every other test."""
+    seen = []
+    odeint(lambda x, t: seen.append(t) or v(x, t), cloud(), method=DOPRI5)
+    assert len(seen) == calls
