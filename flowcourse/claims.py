@@ -7,7 +7,10 @@ number against that bound. When the book is tested a claim that fails stops the 
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
+
+MARK = "\N{INVISIBLE SEPARATOR}"  # before a claim that holds, while the book is built: so its pages know it
 
 RELATIONS = {
     "<": lambda value, bound: value < bound,
@@ -68,7 +71,8 @@ def claim(statement: str, measured: Any, relation: str, bound: Any) -> None:
     line = f"{statement}: {_digits(value, relation, limit, holds)} {relation} {shown_bound}"
     if not holds:
         raise ClaimError(f"claim fails: {line}")
-    print(f"✓ {line}")
+    mark = MARK if os.environ.get("FLOWLIB_STATIC") == "1" else ""
+    print(f"{mark}✓ {line}")
 
 
 def _digits(value: float | bool, relation: str, limit: Any, holds: bool) -> str:

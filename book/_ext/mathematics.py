@@ -83,20 +83,61 @@ def formula(translator: HTML5Translator, node: nodes.Element, tex: str, display:
 
 
 def keep_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Move a comma or full stop behind a formula into it: browsers would let it start the next line."""
-    for node in doctree.findall(nodes.math):
-        after = node.next_node(descend=False, siblings=True)
-        if isinstance(after, nodes.Text) and (mark := re.match(r"[,.;:!?)]+", after)):
+    """Move punctuation that touches a formula into it: browsers would let a line end in between."""
+    for node in list(doctree.findall(nodes.math)):
+        place = next(i for i, sibling in enumerate(node.parent.children) if sibling is node)
+        before, after = node.parent.children[:place], node.parent.children[place + 1 :]
+        if before and isinstance(before[-1], nodes.Text) and (mark := re.search(r"[(\[“‘]+$", before[-1])):
+            node["opening"] = mark[0]
+            node.parent[place - 1] = nodes.Text(before[-1][: mark.start()])
+        if after and isinstance(after[0], nodes.Text) and (mark := re.match(CLOSING, after[0])):
             node["punctuation"] = mark[0]
-            after.parent.replace(after, nodes.Text(after[mark.end() :]))
+            node.parent[place + 1] = nodes.Text(after[0][mark.end() :])
+
+
+CLOSING = r"(?:[,.;:!?)\]”]|’(?!\w))+"
 
 
 def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
-    mark = node.get("punctuation")
-    tex = node.astext() + (rf"\text{{{mark}}}" if mark else "")
+    opening, mark = (rf"\text{{{node[name]}}}" if name in node else "" for name in ("opening", "punctuation"))
+    tex = opening + node.astext() + mark
     translator.body.append(translator.starttag(node, "span", "", CLASS="math notranslate"))
-    translator.body.append(formula(translator, node, tex, False) + "</span>")
+    translator.body.append(keep_parentheses(formula(translator, node, tex, False)) + "</span>")
     raise nodes.SkipNode
+
+
+LONGEST = 24  # characters in parentheses that no line break parts
+SHORT = 9  # characters of a formula that no line break parts at all, such as t = 0
+
+
+def keep_parentheses(rendered: str) -> str:
+    """KaTeX lets a line break after every relation and operation: not in a short formula or pair of parentheses."""
+    opening = '<span class="katex-html" aria-hidden="true">'
+    before, found, rest = rendered.partition(opening)
+    if not found:
+        return rendered
+    bases, end, level, start = [], 0, 0, 0
+    for tag in re.finditer(r"<(/?)span\b[^>]*>", rest):
+        if level == 0:
+            start = tag.start()
+        level += -1 if tag[1] else 1
+        if level < 0:  # the end of `katex-html`
+            break
+        if level == 0:
+            end = tag.end()
+            bases.append(rest[start:end])
+    texts = [html.unescape(re.sub("<[^>]*>|\N{ZERO WIDTH SPACE}", "", base)) for base in bases]
+    short = len("".join(texts)) <= SHORT
+    made, group, size, depth = "", [], 0, 0
+    for number, (base, text) in enumerate(zip(bases, texts, strict=True), 1):
+        group.append(base)
+        size += len(text)
+        depth += sum(map(text.count, "([{⟨")) - sum(map(text.count, ")]}⟩"))
+        if (depth <= 0 and not short) or number == len(bases):
+            whole = len(group) > 1 and (short or size <= LONGEST)
+            made += f'<span class="whole">{"".join(group)}</span>' if whole else "".join(group)
+            group, size, depth = [], 0, 0
+    return before + found + made + rest[end:]
 
 
 def visit_display(translator: HTML5Translator, node: nodes.math_block) -> None:

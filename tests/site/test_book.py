@@ -7,13 +7,19 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import execution_cache
 import mathematics
 import pytest
 import reading
+import searching
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
 
+from flowcourse import claim
+from flowcourse.claims import MARK
 from tools import vendor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +42,8 @@ c &= d
 
 By {eq}`identity` in a line $\R$, and broken: $\undefined{x}$.
 
+The points are $s$, $m$ and $s$, $m$, $s$; "$q$" is a word, and $f((1 - t) x_0 + t x_1)$ has a pair ($u$).
+
 :::{prf:theorem} Name
 :label: name
 A theorem.
@@ -43,6 +51,14 @@ A theorem.
 
 :::{prf:proof}
 It is true.
+:::
+
+:::{prf:proof}
+It ends with
+
+$$
+x
+$$
 :::
 
 :::{exercise} Do it
@@ -67,7 +83,17 @@ Think.
 ## Section
 
 A sentence.
-"""
+
+| The notes say | Why | What holds | Shown in |
+|---|---|---|---|
+| a claim | LONG | LONG | LONG |
+
+## Second reading: more
+
+| a | b | c | d | e | f |
+|---|---|---|---|---|---|
+| 1 | 2 | 3 | 4 | 5 | 6 |
+""".replace("LONG", 20 * "word ")
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +179,156 @@ def test_a_table_scrolls_in_a_box_of_its_own(page: tuple[str, str]) -> None:
     assert re.search(r'<div class="scrolled">\s*<table .*?</table>\s*</div>', page[0], re.DOTALL)
 
 
-def test_a_proof_opens_in_italics(page: tuple[str, str]) -> None:
-    assert "<em>Proof.</em> It is true." in page[0]
+def test_a_row_of_texts_is_an_entry_and_a_wide_table_is_marked(page: tuple[str, str]) -> None:
+    [entry] = re.findall(r'<div class="[^"]*\bentry\b[^"]*">(.*?)</div>', page[0], re.DOTALL)
+    assert re.findall(r'<span class="label">(.*?)</span>', entry) == ["Why:", "What holds:", "Shown in:"]
+    assert re.sub("<.*?>", "", entry).strip().startswith("a claim\n")
+    assert len(re.findall(r'<div class="scrolled many"><table ', page[0].replace("\n", ""))) == 1
+
+
+def test_a_proof_opens_in_italics_and_ends_with_its_mark(page: tuple[str, str]) -> None:
+    html = page[0]
+    assert '<em>Proof.</em> It is true.<span class="qed">\N{NO-BREAK SPACE}∎</span></p>' in html
+    assert re.search(r'</div>\s*<p class="qed">∎</p>\s*</div>', html)
+    assert html.count("∎") == 2
+
+
+def test_no_name_is_given_twice(page: tuple[str, str]) -> None:
+    names = re.findall(r'\sid="([^"]+)"', page[0])
+    assert len(names) == len(set(names))
+
+
+def test_punctuation_stays_with_its_own_formula(page: tuple[str, str]) -> None:
+    [line] = re.findall("<p>The points are.*?</p>", page[0], re.DOTALL)
+    sources = re.findall("<annotation[^>]*>(.*?)</annotation>", line)
+    assert sources[:5] == [r"s\text{,}", "m", r"s\text{,}", r"m\text{,}", r"s\text{;}"]
+    assert sources[5:] == ["\\text{“}q\\text{”}", "f((1 - t) x_0 + t x_1)", r"\text{(}u\text{).}"]
+    assert ",," not in re.sub("<annotation.*?</annotation>|<.*?>", "", line)
+
+
+@pytest.mark.parametrize(
+    ("tex", "kept"),
+    [
+        ("X_t = (1 - t) X_0 + t X_1", 1),
+        ("t = 0", 1),
+        ("a + b + c + d + e = f", 0),
+        ("f(x)", 0),
+        ("(a + b)(c + d)", 1),
+        ("y = (a + b) + (c + d)", 2),
+        ("p(" + " + ".join(30 * "x") + ")", 0),
+    ],
+)
+def test_a_line_breaks_between_short_parentheses_never(tex: str, kept: int) -> None:
+    rendered = mathematics.render(tex)
+    whole = mathematics.keep_parentheses(rendered)
+    assert whole.count('<span class="whole">') == kept
+    assert re.sub('<span class="whole">|</span>', "", whole) == rendered.replace("</span>", "")
+    assert whole.count("</span>") == rendered.count("</span>") + kept
+
+
+def test_a_second_reading_says_so(page: tuple[str, str]) -> None:
+    [heading] = re.findall(r'<section [^>]*class="second-reading"[^>]*>\s*<h2>(.*?)<a', page[0])
+    assert heading == '<span class="label">Second reading:</span> more'
+
+
+def cell(source: str, *outputs: nodes.Node, classes: tuple[str, ...] = ()) -> nodes.container:
+    """A cell of code as MyST-NB hands it over."""
+    code = nodes.container("", nodes.literal_block(source, source), nb_element="cell_code_source")
+    shown = nodes.container("", *outputs, nb_element="cell_code_output")
+    return nodes.container("", code, shown, nb_element="cell_code", classes=["cell", *classes])
+
+
+def printed(text: str) -> nodes.literal_block:
+    return nodes.literal_block(text, text, classes=["output", "stream"])
+
+
+def folds(block: nodes.Element) -> list[str]:
+    return [found.children[0].astext() for found in block.findall(reading.fold)]
+
+
+def test_a_cell_that_only_claims_is_one_line_with_its_code() -> None:
+    block = cell('x = 1\nclaim("a", x, "<", 2)', printed(f"{MARK}✓ a: 1 < 2\n{MARK}✓ b: 1 < 2\n"))
+    reading.fold_claims(block)
+    assert folds(block) == ["2 claims hold"] and isinstance(block.children[0], reading.fold)
+    assert [b.astext() for b in block.findall(nodes.literal_block)][1] == "✓ a: 1 < 2\n✓ b: 1 < 2"
+    assert MARK not in block.astext()
+
+
+def test_code_that_defines_something_stays_in_sight() -> None:
+    block = cell("def euler(x):\n    return x", printed(f"{MARK}✓ a: 1 < 2\n"))
+    reading.fold_claims(block)
+    assert folds(block) == ["1 claim holds"]
+    assert block.children[0].get("nb_element") == "cell_code_source"
+
+
+def test_only_what_claim_marked_is_a_claim() -> None:
+    errors = "✓ not from claim\nclaim fails: b: 3 < 2"
+    block = cell("measure()", printed(f"first\n{MARK}✓ a: 1 < 2\n{errors}"))
+    reading.fold_claims(block)
+    plain, claims = list(block.findall(nodes.literal_block))[1:]
+    assert plain.astext() == f"first\n{errors}" and "claims" not in plain["classes"]
+    assert claims.astext() == "✓ a: 1 < 2" and "claims" in claims["classes"]
+    untouched = cell("measure()", printed(errors))
+    reading.fold_claims(untouched)
+    assert not folds(untouched) and "claims" not in str(untouched)
+
+
+def test_a_cell_may_keep_its_claims_in_sight() -> None:
+    block = cell("x", printed(f"{MARK}✓ a: 1 < 2\n"), classes=("tag_show-claims",))
+    reading.fold_claims(block)
+    assert not folds(block) and "✓ a: 1 < 2" in block.astext()
+
+
+def test_claims_are_marked_only_while_the_book_is_built(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for static, mark in (("0", ""), ("1", MARK)):
+        monkeypatch.setenv("FLOWLIB_STATIC", static)
+        claim("a", 1, "<", 2)
+        assert capsys.readouterr().out == f"{mark}✓ a: 1 < 2\n"
+
+
+def test_hidden_code_has_a_name_of_its_own() -> None:
+    document = nodes.document(None, None)  # type: ignore[arg-type]
+    block = cell("x", printed("y"))
+    hidden = HideCodeCellNode("", prompt_show="Show the imports", prompt_hide="Hide the imports")
+    hidden += block.children[0]
+    block.children[0] = hidden
+    hidden.parent = block
+    document += block
+    reading.dress(APP, document, "page")
+    assert folds(document) == ["Show the importsHide the imports"]
+
+
+APP: Any = SimpleNamespace(
+    builder=SimpleNamespace(format="html"), env=SimpleNamespace(toc_secnumbers={"page": {"": (3,)}})
+)
+
+
+def test_figures_with_a_caption_and_explorables_are_numbered_in_order() -> None:
+    still = '<style>figure{}</style><figure class="flow-figure"><svg/>%s</figure>'
+    live = '<figure class="flow-explorable" data-flow-explorable="a1">%s</figure><script>1</script>'
+    caption = "<figcaption>A cloud.</figcaption>"
+    document = nodes.document(None, None)  # type: ignore[arg-type]
+    for html in (live % caption, still % "", still % caption, still % caption + live % "", "<b>x</b>"):
+        document += nodes.raw("", html, format="html")
+    reading.dress(APP, document, "page")
+    found = re.findall(
+        r'<figcaption id="(.*?)"><span class="caption-number">(.*?)</span>( A cloud\.)?', document.astext()
+    )
+    assert found == [
+        (f"figure-3-{n}", f"Figure 3.{n}", words) for n, words in enumerate([" A cloud."] * 3 + [""], 1)
+    ]
+    assert document.astext().count("<figcaption") == 4
+    assert '<figure class="flow-explorable" data-flow-explorable="a1">' in document.astext()
+    unnumbered = nodes.document(None, None)  # type: ignore[arg-type]
+    unnumbered += nodes.raw("", still % caption, format="html")
+    reading.dress(APP, unnumbered, "intro")
+    assert "Figure" not in unnumbered.astext()
 
 
 def test_sections_tell_their_height(page: tuple[str, str]) -> None:
-    assert re.findall(r'<section style="--lines:(\d+)" id="section">', page[0]) == ["4"]
+    assert re.findall(r'<section style="--lines:(\d+)" id="section">', page[0]) == ["13"]
 
 
 def test_the_description_is_the_first_paragraph_without_formulas() -> None:
@@ -169,6 +339,26 @@ def test_the_description_is_the_first_paragraph_without_formulas() -> None:
     description = reading.describe(document)
     assert description == "is " + " ".join(["word"] * 30) + " …"
     assert len(description) <= reading.DESCRIPTION + 2
+
+
+ARTICLE = """<nav>Menu</nav><article><section id="one"><h1><span class="section-number">1. </span>Flows<a
+class="headerlink">#</a></h1><p>Noise.</p><div class="cell"><pre>import torch</pre></div><section id="eq">
+<h2>The equation</h2><p>Let <span class="katex">
+<span class="katex-mathml"><math><mi>v</mi><annotation>v</annotation></math></span>
+<span class="katex-html"><span>V</span></span></span> be, a field.</p>
+<div class="proof theorem admonition" id="thm"><p class="admonition-title"><span>Theorem 1.1 </span> (Continuity)</p>
+<section class="theorem-content"><p>It holds.</p></section></div><p>After.</p><script>hidden()</script>
+<details class="exercise admonition" id="ex"><summary class="admonition-title">Exercise 1</summary><p>Do.</p></details>
+</section></section></article>"""
+
+
+def test_the_search_knows_sections_theorems_and_exercises_without_code() -> None:
+    assert searching.Reader(searching.article(ARTICLE)).entries == [
+        [0, "one", "Flows", "Noise."],
+        [1, "eq", "The equation", "Let v be, a field. After."],
+        [2, "thm", "Theorem 1.1 (Continuity)", "It holds."],
+        [3, "ex", "Exercise 1", "Do."],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -216,8 +406,6 @@ def test_the_execution_cache_depends_on_the_library_and_the_pins(tmp_path: Path)
 
 
 def test_old_execution_caches_are_forgotten(tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
     root = library(tmp_path / "root")
     app = SimpleNamespace(srcdir=str(root), outdir=str(tmp_path / "_build" / "html"))
     paths = []

@@ -36,8 +36,8 @@
   const mark = () => {
     let words = [];
     try {
-      words = (localStorage.getItem("sphinx_highlight_terms") ?? "").toLowerCase().split(" ").filter(Boolean);
-      localStorage.removeItem("sphinx_highlight_terms");
+      words = (localStorage.getItem("search words") ?? "").toLowerCase().split(" ").filter(Boolean);
+      localStorage.removeItem("search words");
     } catch {}
     if (!words.length || !CSS.highlights) return;
     const walker = document.createTreeWalker(document.querySelector("article"), NodeFilter.SHOW_TEXT);
@@ -82,10 +82,22 @@
   const sections = all("article section section[id]").filter((section) => links.has(section.id));
   for (const section of sections) watcher.observe(section);
 
-  // A box wider than the column scrolls by itself; while it does, the keyboard reaches it too.
+  // A box wider than the column scrolls by itself; while it does, the keyboard reaches it too, and its cut edges fade.
+  const fade = (box, room) => {
+    box.classList.toggle("cut-left", room > 1 && box.scrollLeft > 1);
+    box.classList.toggle("cut-right", room > 1 && box.scrollLeft < room - 1);
+  };
+  const roomOf = (box) => box.scrollWidth - box.clientWidth;
+  const scrolled = (event) => fade(event.target, roomOf(event.target));
   const resized = new ResizeObserver((entries) => {
-    const wide = entries.map(({ target }) => target.scrollWidth > target.clientWidth);
-    entries.forEach(({ target }, i) => { wide[i] ? (target.tabIndex = 0) : target.removeAttribute("tabindex"); });
+    const rooms = entries.map(({ target }) => roomOf(target));
+    entries.forEach(({ target }, i) => {
+      if (rooms[i] > 0) {
+        target.tabIndex = 0;
+        target.addEventListener("scroll", scrolled, { passive: true });
+      } else target.removeAttribute("tabindex");
+      fade(target, rooms[i]);
+    });
   });
 
   // Every block of code has a button that copies it.
@@ -143,10 +155,10 @@
   addEventListener("hashchange", follow);
   if (location.hash) addEventListener("load", follow);
 
-  // On paper every fold is open and the page is light.
+  // On paper every fold is open, but for code that was hidden, and the page is light.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = all("article details:not([open])");
+    opened = all("article details:not([open]):not(.hide:not(.claims))");
     for (const block of opened) block.open = true;
     page.dataset.theme = "light";
   });
