@@ -153,7 +153,7 @@ class Scores:
     Args:
         w2: 2-Wasserstein distance to the target, in the plane's units, by the number of evaluations: 1, 2, 4 and 8 of
             Euler's method, and "adaptive".
-        floor: W2 between two samples of the target of the same size: no model can expect to score lower.
+        floor: W2 between two samples of the target of the same size: what a perfect model scores on average.
         nfe: evaluations of the adaptive solve, Dormand-Prince at tolerance 1e-5.
         npe: normalized path energy |int E|v|^2 dt - W2^2(p_0, p_1)| / W2^2(p_0, p_1), 0 for the cheapest flow.
         nll: -E[log p_1] over the target, in nats: above the target's entropy by KL(target | model). Where the target's

@@ -211,8 +211,7 @@ exercise(
         "x = x(1), and a' = -k a.",
         "a(t) = exp(k (1 - t)) (x(1) - y), so a(0) is the first answer. For the second, ∂v/∂k = x: integrate "
         "a(t) x(t) from 0 to 1.",
-        "a(t) x(t) does not depend on t: it equals a(0) x₀. So the pair is (a₀, a₀ x₀) with "
-        "a₀ = exp(k) (x₀ exp(k) - y).",
+        "Multiply the two: how does a(t) x(t) depend on t? Then the integral needs no work.",
     ),
     insight="a(t) x(t) is the same at all times: what the state gains going forwards, the adjoint gains going back.",
 )
@@ -407,8 +406,8 @@ exercise(
         "matrix of u in x. What is missing to eᵀ J e?",
         "A dot product with e in each row: multiply and sum over dim=1, not over the batch. And x must require "
         "gradients before v is called.",
-        "x = x.clone().requires_grad_(); (row,) = torch.autograd.grad(v(x, t), x, noise, create_graph=True); "
-        "return (row * noise).sum(dim=1). So that one can train with it, the result keeps its graph.",
+        "To train with it, the result must keep its graph: clone x instead of detaching it, and ask "
+        "torch.autograd.grad for create_graph=True.",
     ),
     insight="one backward pass whatever the dimension, where the exact trace takes d of them.",
 )

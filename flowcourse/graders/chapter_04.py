@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from flowcourse.exercises import Option, choice, exercise
 from flowcourse.grading import (
@@ -17,11 +17,18 @@ from flowcourse.grading import (
     agree,
     from_parts,
     gradient,
+    guarded,
     numbers,
     on,
     show,
     worst,
 )
+from flowlib.continuous import log_prob
+from flowlib.data import Empirical, moons
+from flowlib.metrics import wasserstein2
+from flowlib.mixtures import GaussianMixture
+from flowlib.paths import linear
+from flowlib.solvers import MIDPOINT, RK4, odeint
 
 choice(
     "4.1",
@@ -491,8 +498,8 @@ exercise(
         "batch of |v(x_t, t) - (x_1 - x_0)|².",
         "x_1 may be (B, d) or (B, C, H, W). t.reshape(-1, *[1] * (x_1.ndim - 1)) multiplies each point by its own "
         "time; v wants t of shape (B,).",
-        "((v(x_t, t) - (x_1 - x_0)) ** 2).flatten(1).sum(1).mean(), with x_0 = torch.randn(x_1.shape, "
-        "generator=generator, dtype=x_1.dtype) and t = torch.rand(len(x_1), generator=generator).",
+        "Of the squares, sum over all but the first dimension (flatten(1) helps with images), then take the mean over "
+        "the batch. Every draw takes the generator, and the noise the dtype of x_1.",
     ),
     insight="five lines, no simulation: this is all the training that a flow model of any size needs.",
 )
@@ -697,4 +704,96 @@ exercise(
     ),
     insight="symmetric in the two ends, and proportional to the spread of each: only where one end is a point "
     "(a = 0 or s = 0) is there nothing to average.",
+)
+
+
+# 4.7 Whatever the reader trains is measured, on points that it has not seen.
+
+W2_BOUND, NLL_BOUND = 0.27, 1.75
+MOONS = cast(GaussianMixture, moons())
+FLIES = "the samples fly away: does the target point from noise to data, x_1 - x_0, with t = 1 at the data?"
+BLOB = (
+    "all samples come close to one point, the mean of the data: the field does not see the time, or sees it in another "
+    "clock than the one it was trained with"
+)
+COPIES = (
+    "the samples are good, but the field is infinite or not a number at t = 1: the exact field of the points "
+    "themselves copies them. Train a network instead, which may not"
+)
+STILL = (
+    "the samples are where the noise was: nothing has been learned. Does the optimizer hold the parameters of the "
+    "network?"
+)
+
+
+def _trained(my_flow: Answer) -> Tensor:
+    """0 if samples and likelihood are good, else what is wrong, as the number of its diagnosis."""
+    draws = [Generator().manual_seed(seed) for seed in (40, 50, 51)]
+    points = MOONS.sample(1000, generator=draws[0])
+    x_0, fresh = torch.randn(512, 2, generator=draws[1]), MOONS.sample(512, generator=draws[2])
+    v = my_flow(points)
+    if not callable(v):
+        raise GradeError(f"my_flow(points) must return a function v(x, t), not {type(v).__name__}")
+    if isinstance(v, nn.Module):
+        v.eval()
+    asked = guarded(v, "v(x, t)")
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        velocity: Tensor = asked(x, t)
+        if isinstance(velocity, Tensor) and not velocity.isfinite().all():
+            raise GradeError(f"v(x, t) is NaN or infinity for some point at t = {float(t):.3g}")
+        return velocity
+
+    first = field(x_0, torch.tensor(0.5))
+    if not isinstance(first, Tensor) or first.shape != x_0.shape:
+        what = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+        raise GradeError(
+            f"v(x, t) must return one velocity for each point, shape {tuple(x_0.shape)}, not {what}"
+        )
+    with torch.no_grad():
+        x_1 = odeint(field, x_0, steps=20, method=MIDPOINT)
+    w2 = wasserstein2(x_1, fresh)
+    if w2 > 4:
+        return torch.tensor(1)
+    if (x_1.std(0) / fresh.std(0)).mean() < 0.7:
+        return torch.tensor(2)
+    if wasserstein2(x_1, x_0) < 0.05:
+        return torch.tensor(3)
+    if w2 > W2_BOUND:
+        raise GradeError(
+            f"W2 to fresh points is {w2:.2f}; below {W2_BOUND} is asked for. More steps, or a rate that decays?"
+        )
+    try:
+        nll = -float(log_prob(field, fresh, steps=20, method=RK4).mean())
+    except (GradeError, ValueError):
+        nll = math.nan
+    if not math.isfinite(nll):
+        return torch.tensor(4)
+    if nll > NLL_BOUND:
+        raise GradeError(
+            f"the samples are good, W2 = {w2:.2f}, but the mean of -log p over fresh points is {nll:.2f}; below "
+            f"{NLL_BOUND} is asked for. More steps, or a rate that decays?"
+        )
+    return torch.tensor(0)
+
+
+exercise(
+    "4.7",
+    "A flow of your own",
+    "my_flow(points)",
+    Probe(_trained, "the flow is not good enough yet"),
+    right=lambda points: MOONS.marginal_velocity(linear),
+    mistakes=[
+        (FLIES, lambda points: lambda x, t: 4 * x - MOONS.marginal_velocity(linear)(x, t)),
+        (BLOB, lambda points: lambda x, t: points.mean(0) - x),
+        (STILL, lambda points: lambda x, t: 0 * x),
+        (COPIES, lambda points: Empirical(points).marginal_velocity(linear)),
+    ],
+    hints=(
+        "The loop of this chapter does it: its batches come from a law, and yours from rows of `points`.",
+        "Draw the rows anew at every step, with torch.randint, and fresh noise and times with them; some 256 of each.",
+        "If the samples are good and the likelihood is not, train longer, and let the learning rate fall to 0 at the "
+        "end (cosine_decay), or average the weights.",
+    ),
+    insight="samples and likelihood close to those of the law itself, from a thousand points and a regression.",
 )

@@ -6,7 +6,10 @@ import torch
 
 from flowlib.data import Empirical
 from flowlib.matching import cfm_loss
+from flowlib.mixtures import GaussianMixture
+from flowlib.nets import VelocityMLP
 from flowlib.paths import linear
+from flowlib.training import cosine_decay, fit
 
 
 def velocity(x, t):
@@ -146,6 +149,22 @@ def half_detached(v, x_0, x_1, t, s):
     return (d * d.detach()).flatten(1).sum(1).mean()
 
 
+def trained(points, steps, lr=5e-3):
+    generator = torch.Generator().manual_seed(0)
+
+    def loss(v, g):
+        rows = torch.randint(len(points), (256,), generator=g)
+        return cfm_loss(v, points[rows], generator=g)
+
+    net = VelocityMLP(2, generator=generator)
+    fit(net, loss, steps=steps, lr=lr, schedule=cosine_decay, generator=generator, progress=False)
+    return net.requires_grad_(False)
+
+
+def best_gaussian(points):
+    return GaussianMixture(points.mean(0)[None], torch.cov(points.T)[None]).marginal_velocity(linear)
+
+
 RIGHT = [
     ("4.3", velocity),
     ("4.3", velocity_by_sigmoid),
@@ -157,6 +176,7 @@ RIGHT = [
     ("4.5", lambda x, t, points: Empirical(points).marginal_velocity(linear)(x, t)),
     ("4.6", lambda a, s: math.pi / 2 * a * s),
     ("4.6", lambda a, s: torch.tensor(a * s) * torch.pi / 2),
+    ("4.7", lambda points: trained(points, 800)),
 ]
 
 # each with words that its diagnosis must hold
@@ -270,4 +290,11 @@ WRONG = [
     ("4.4", loss_from(half_detached), "a part of it is detached"),
     ("4.5", lambda x, t, points: exact_velocity(x, t, points.add_(1)), "points was modified in place"),
     ("4.6", lambda a, s: math.pi / 4 * (a * a + s * s), "yours is"),
+    ("4.7", lambda points: trained(points, 20), "W2 to fresh points|nothing has been learned"),
+    ("4.7", lambda points: best_gaussian(points), "W2 to fresh points is 0.3"),
+    ("4.7", lambda points: trained(points, 400, lr=2e-3), "but the mean of -log p over fresh points"),
+    ("4.7", lambda points: lambda x, t: x[:, 0], "one velocity for each point"),
+    ("4.7", lambda points: lambda x, t: x / 0 - x / 0, "NaN or infinity"),
+    ("4.7", lambda points: lambda x: x, "v\\(x, t\\), called with"),
+    ("4.7", lambda points: points, "function v"),
 ]
