@@ -576,7 +576,8 @@ def _complete(my_path: Answer) -> None:
                 ": alpha belongs to the data and sigma to the noise, yours are exchanged" if reverse else ""
             )
             raise GradeError(
-                f"at {at} a path must have (alpha, sigma) = {wanted}, and yours has ({here[0]:.4g}, {here[1]:.4g}){more}"
+                f"at {at} a path must have (alpha, sigma) = {wanted}, and yours has "
+                f"({here[0]:.4g}, {here[1]:.4g}){more}"
             )
     t = torch.linspace(0, 1, 401, dtype=torch.float64)[1:-1]
     alpha, sigma, alpha_dot, sigma_dot = _slopes(my_path, t)
@@ -595,8 +596,8 @@ def _complete(my_path: Answer) -> None:
     turn = alpha_dot * sigma - alpha * sigma_dot
     if (turn <= 0).any():
         raise GradeError(
-            f"at t = {t[turn <= 0][0]:.3f} D = alpha' sigma - alpha sigma' is {turn[turn <= 0][0]:.4g}: alpha / sigma must "
-            "rise all the way, or the path walks back"
+            f"at t = {t[turn <= 0][0]:.3f} D = alpha' sigma - alpha sigma' is {turn[turn <= 0][0]:.4g}: "
+            "alpha / sigma must rise all the way, or the path walks back"
         )
 
 
@@ -640,8 +641,8 @@ def _own_path(my_path: Answer) -> Tensor:
         )
     if mine > angle * 1.001:
         raise GradeError(
-            f"{told}that beats the linear path, {line:.3f}, and not yet the cosine path, {angle:.3f}. Both have one endpoint "
-            "map, so only clock and scale can help"
+            f"{told}that beats the linear path, {line:.3f}, and not yet the cosine path, {angle:.3f}. Both have one "
+            "endpoint map, so only clock and scale can help"
         )
     if mine > 0.9 * angle:
         raise GradeError(
@@ -661,10 +662,10 @@ exercise(
     ),
     mistakes=[],
     hints=(
-        "Start from a path that you know, hand it in, and read the number. Then change one thing: the clock (t is replaced "
-        "by a function of t) or the scale (alpha and sigma are multiplied by the same function).",
-        "The clusters part late. A clock that runs fast early and slowly late spends the four steps where they count; it "
-        "must still take 0 to 0 and 1 to 1.",
+        "Start from a path that you know, hand it in, and read the number. Then change one thing: the clock (t is "
+        "replaced by a function of t) or the scale (alpha and sigma are multiplied by the same function).",
+        "The clusters part late. A clock that runs fast early and slowly late spends the four steps where they count; "
+        "it must still take 0 to 0 and 1 to 1.",
         "Of the linear path keep the quotient t / (1 - t) and change the size: what does the curve (sigma, alpha) look "
         "like between (1, 0) and (0, 1), and does it help if it bulges?",
     ),
