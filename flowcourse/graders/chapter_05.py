@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,7 +27,10 @@ from flowcourse.grading import (
     swirl,
     worst,
 )
-from flowlib.solvers import EULER, HEUN, MIDPOINT, RK4
+from flowlib.data import eight_gaussians
+from flowlib.mixtures import GaussianMixture
+from flowlib.paths import linear
+from flowlib.solvers import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau, odeint
 
 Field = Callable[[Tensor, Any], Tensor]
 
@@ -619,4 +623,100 @@ exercise(
         "cannot keep t below t1, set t = t1 after a step that was cut to t1 - t.",
     ),
     insight="short steps where the field is in a hurry, long ones elsewhere, and nobody had to choose N.",
+)
+
+
+# 5.6 A plan of the reader's own: what is measured are samples that it delivers.
+
+READINGS, CLOSE = 24, 1e-3
+
+
+@cache
+def _narrow() -> tuple[Answer, Tensor, Tensor]:
+    """The exact field to eight narrow Gaussians, points of noise, and where the flow takes them."""
+    law = GaussianMixture(eight_gaussians("ffjord").means, [1e-4] * 8)
+    v = law.marginal_velocity(linear)
+    x = torch.randn(256, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return v, x, odeint(v, x, method=DOPRI5, rtol=1e-10, atol=1e-10)
+
+
+def _planned(my_plan: Answer) -> tuple[Tableau, Tensor]:
+    """The method and the times, if that is what my_plan returns."""
+    value = my_plan(READINGS)
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise GradeError(
+            f"my_plan(n) must return two things, a method and the times of its steps, not {type(value).__name__}"
+        )
+    method, times = value
+    if not isinstance(method, Tableau):
+        raise GradeError(
+            "the first thing must be a method, a table such as MIDPOINT of flowlib, not "
+            f"{type(method).__name__}; the times are the second"
+        )
+    try:
+        times = torch.as_tensor(times, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise GradeError(f"the times must be a list of numbers, not {type(times).__name__}") from None
+    if times.ndim != 1 or len(times) < 2:
+        raise GradeError(
+            f"the times must be a list of at least two numbers, not of shape {tuple(times.shape)}"
+        )
+    if not (times[1:] > times[:-1]).all():
+        raise GradeError("the times must increase from one to the next")
+    if abs(times[0]) > 1e-9 or abs(times[-1] - 1) > 1e-9:
+        raise GradeError(
+            f"the times must go from 0 to 1, and yours go from {times[0]:.4g} to {times[-1]:.4g}"
+        )
+    return method, times
+
+
+def _own_plan(my_plan: Answer) -> Tensor:
+    method, times = _planned(my_plan)
+    v, x, truth = _narrow()
+    counted = Counted(v)
+    miss = float((odeint(counted, x, times=times, method=method) - truth).square().sum(1).mean().sqrt())
+    told = (
+        f"{method.name} with {len(times) - 1} steps reads {counted.calls} velocities and misses by {miss:.2g}"
+    )
+    if counted.calls > READINGS:
+        more = " (it chooses steps of its own between your times)" if method.error else ""
+        raise GradeError(
+            f"{told}: only {READINGS} readings are allowed, {method.stages} of them for a step{more}"
+        )
+    steps = times.diff()
+    if miss < CLOSE:
+        return torch.tensor(1.0)
+    if steps.max() < 1.001 * steps.min():
+        raise GradeError(f"{told}. Even steps cannot reach {CLOSE:g}: where is this field in a hurry?")
+    if steps[-1] > steps[0]:
+        raise GradeError(
+            f"{told}, and {CLOSE:g} is wanted. Your last step is longer than your first, and the points must stop "
+            "within a hundredth of a unit at the end"
+        )
+    if counted.calls <= READINGS - method.stages:
+        raise GradeError(
+            f"{told}, and {CLOSE:g} is wanted. You have {READINGS - counted.calls} readings left"
+        )
+    if method.order == 1:
+        raise GradeError(f"{told}, and {CLOSE:g} is wanted. With steps as short as these a higher order pays")
+    raise GradeError(
+        f"{told}, and {CLOSE:g} is wanted. Shorten some steps, lengthen others, and look at the number"
+    )
+
+
+exercise(
+    "5.6",
+    "Twenty-four readings",
+    "my_plan(n)",
+    Probe(_own_plan, "the plan must reach the bound"),
+    right=lambda n: (MIDPOINT, 1 - (1 - torch.linspace(0, 1, n // 2 + 1, dtype=torch.float64)) ** 2),
+    mistakes=[],
+    hints=(
+        "Two things are yours to choose: a method, which fixes how many steps 24 readings buy, and where they "
+        "lie. Start with an even grid and read the diagnosis.",
+        "The figure of accepted steps shows where an adaptive solver hurries on this field. Put short steps there.",
+        "A smooth function of an even grid u in [0, 1] makes a grid: it must take 0 to 0 and 1 to 1, and be flat where "
+        "steps should be short.",
+    ),
+    insight="the same 24 readings, placed well, are worth ten times as many placed evenly.",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,7 +11,22 @@ from torch import Tensor
 from torch.func import jvp
 
 from flowcourse.exercises import Option, choice, exercise
-from flowcourse.grading import Answer, Counted, Probe, alike, from_parts, gradient, on, show, worst
+from flowcourse.family import NOISE_TO_EIGHT
+from flowcourse.grading import (
+    Answer,
+    Counted,
+    GradeError,
+    Probe,
+    alike,
+    from_parts,
+    gradient,
+    on,
+    show,
+    worst,
+)
+from flowlib.metrics import wasserstein2
+from flowlib.paths import AffinePath
+from flowlib.solvers import EULER, odeint
 
 choice(
     "6.1",
@@ -58,7 +75,7 @@ choice(
     Option(
         "Use the absolute error |v - uₜ|, which is less sensitive to outliers.",
         "Its minimizer is a median of the conditional velocities. Fluxes add up, so means are what is needed; the "
-        "cross term of the proof vanishes for squares alone.",
+        "cross term of the proof vanishes for errors whose gradient is linear in the target, such as squares.",
     ),
     Option(
         "Draw xₜ from the cosine path and keep the target x₁ - x₀, since both have the same ends.",
@@ -111,7 +128,7 @@ def _velocity_off(result: Tensor, right: Tensor, u: Answer) -> str:
 exercise(
     "6.3",
     "The velocity of a Gaussian path",
-    "u(x, t, z)",
+    "my_u(x, t, z)",
     Probe(on(X, T, Z), _velocity_off),
     right=_velocity(lambda p: p.z - 2 / p.s * p.gap),
     mistakes=[
@@ -124,7 +141,7 @@ exercise(
             _velocity(lambda p: (p.z - p.x) / p.s),
         ),
         (
-            "this is the notes' velocity, (x - z)/(1 - t): it points away from the data and belongs to no such path",
+            "this is (x - z)/(1 - t): it points away from the data and belongs to no such path",
             _velocity(lambda p: (p.x - p.z) / p.s),
         ),
         (
@@ -170,8 +187,7 @@ exercise(
         "u = μ' + (σ'/σ)(x - μ), with μ = t z and σ = (1 - t)². What is σ'/σ?",
         "σ' = -2 (1 - t), so σ'/σ = -2/(1 - t); and μ' = z.",
     ),
-    insight="with this σ the velocity is a legal one, and not the one that stands beside it in the notes: "
-    "σ and u belong together.",
+    insight="with this σ the velocity is a legal one, and not that of the conical path: σ and u belong together.",
 )
 
 
@@ -521,4 +537,137 @@ exercise(
         "E₀ = x - t v, and σ = 1 - t.",
     ),
     insight="a trained velocity is a trained score, as long as the noise is Gaussian and independent of the data.",
+)
+
+
+# 6.7 A path of the reader's own: what is measured are samples of its exact flow, so no two right answers are alike.
+
+
+def _coefficients(my_path: Answer, t: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma at the times t, if that is what my_path returns."""
+    value = my_path(t)
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        found = f"{len(value)} of them" if isinstance(value, tuple | list) else type(value).__name__
+        raise GradeError(f"my_path(t) must return two tensors, alpha(t) and sigma(t), not {found}")
+    for name, coefficient in zip(("alpha", "sigma"), value, strict=True):
+        if not isinstance(coefficient, Tensor) or coefficient.shape != t.shape:
+            shape = (
+                tuple(coefficient.shape) if isinstance(coefficient, Tensor) else type(coefficient).__name__
+            )
+            raise GradeError(f"{name} must be a tensor of the shape of t, {tuple(t.shape)}, not {shape}")
+    return value[0], value[1]
+
+
+def _slopes(my_path: Answer, t: Tensor) -> tuple[Tensor, ...]:
+    """alpha, sigma and their derivatives at the times t."""
+    both = [jvp(lambda s, i=i: _coefficients(my_path, s)[i], (t,), (torch.ones_like(t),)) for i in (0, 1)]
+    return both[0][0], both[1][0], both[0][1], both[1][1]
+
+
+def _complete(my_path: Answer) -> None:
+    """Raise GradeError where the path is not complete, as the chapter defines it."""
+    ends = _coefficients(my_path, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    found = [[float(c) for c in coefficient] for coefficient in ends]
+    for i, (at, wanted) in enumerate((("t = 0", (0.0, 1.0)), ("t = 1", (1.0, 0.0)))):
+        here = (found[0][i], found[1][i])
+        if not all(abs(a - b) < 1e-6 for a, b in zip(here, wanted, strict=True)):
+            reverse = all(abs(a - b) < 1e-6 for a, b in zip(here, wanted[::-1], strict=True))
+            more = (
+                ": alpha belongs to the data and sigma to the noise, yours are exchanged" if reverse else ""
+            )
+            raise GradeError(
+                f"at {at} a path must have (alpha, sigma) = {wanted}, and yours has "
+                f"({here[0]:.4g}, {here[1]:.4g}){more}"
+            )
+    t = torch.linspace(0, 1, 401, dtype=torch.float64)[1:-1]
+    alpha, sigma, alpha_dot, sigma_dot = _slopes(my_path, t)
+    if not all(c.isfinite().all() for c in (alpha, sigma, alpha_dot, sigma_dot)):
+        raise GradeError("a coefficient or its derivative is not finite for some t between 0 and 1")
+    short, names = 1e-5, ("alpha", "sigma")
+    later, before = _coefficients(my_path, t + short), _coefficients(my_path, t - short)
+    for name, slope, a, b in zip(names, (alpha_dot, sigma_dot), later, before, strict=True):
+        if ((a - b) / (2 * short) - slope).abs().median() > 1e-3 * (1 + slope.abs().median()):
+            raise GradeError(
+                f"the derivative of {name} is lost on the way: compute it from t by PyTorch functions alone, without "
+                "detach, item or numpy"
+            )
+    if (sigma <= 0).any():
+        raise GradeError(f"sigma must be positive before t = 1; yours is not at t = {t[sigma <= 0][0]:.3f}")
+    turn = alpha_dot * sigma - alpha * sigma_dot
+    if (turn <= 0).any():
+        raise GradeError(
+            f"at t = {t[turn <= 0][0]:.3f} D = alpha' sigma - alpha sigma' is {turn[turn <= 0][0]:.4g}: "
+            "alpha / sigma must rise all the way, or the path walks back"
+        )
+
+
+def _four_steps(coefficients: Answer) -> float:
+    """W2 to the eight Gaussians after four Euler steps on the exact field of the path."""
+    task = NOISE_TO_EIGHT
+    parts = [lambda t, i=i: _slopes(coefficients, t)[i] for i in range(4)]
+    path = AffinePath("mine", parts[0], parts[1], parts[2], parts[3])
+    x_0, x_1 = (
+        law(2048, generator=torch.Generator().manual_seed(seed), balanced=True)
+        for seed, law in ((4, task.start), (5, task.goal))
+    )
+    try:
+        end = odeint(task.velocity(path), x_0.double(), steps=4, method=EULER)
+    except (FloatingPointError, ValueError) as error:
+        raise GradeError(
+            "Euler's method stops, since a derivative is infinite at t = 0, 1/4, 1/2 or 3/4: "
+            f"{str(error).partition('. ')[0]}"
+        ) from None
+    return wasserstein2(end, x_1.double())
+
+
+@cache
+def _to_beat() -> tuple[float, float]:
+    """W2 after four steps on the linear and on the cosine path."""
+
+    def by_angle(t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sin(math.pi / 2 * t), torch.cos(math.pi / 2 * t)
+
+    return _four_steps(lambda t: (t, 1 - t)), _four_steps(by_angle)
+
+
+def _own_path(my_path: Answer) -> Tensor:
+    _complete(my_path)
+    mine = _four_steps(my_path)
+    line, angle = _to_beat()
+    told = f"four Euler steps on your path end at W2 = {mine:.3f} from the data; "
+    if mine > line * 0.999:
+        raise GradeError(
+            f"{told}the linear path has {line:.3f}. Where does the field change fastest? Walk slowly there"
+        )
+    if mine > angle * 1.001:
+        raise GradeError(
+            f"{told}that beats the linear path, {line:.3f}, and not yet the cosine path, {angle:.3f}. Both have one "
+            "endpoint map, so only clock and scale can help"
+        )
+    if mine > 0.9 * angle:
+        raise GradeError(
+            f"{told}the cosine path has {angle:.3f}, and a tenth less is wanted, {0.9 * angle:.3f}. You are on the way"
+        )
+    return torch.tensor(1.0)
+
+
+exercise(
+    "6.7",
+    "A path of your own",
+    "my_path(t)",
+    Probe(_own_path, "the path must be complete and do better than the cosine path"),
+    right=lambda t: (
+        torch.sin(math.pi / 2 * (1 - (1 - t) ** 1.5)),
+        torch.cos(math.pi / 2 * (1 - (1 - t) ** 1.5)),
+    ),
+    mistakes=[],
+    hints=(
+        "Start from a path that you know, hand it in, and read the number. Then change one thing: the clock (t is "
+        "replaced by a function of t) or the scale (alpha and sigma are multiplied by the same function).",
+        "The clusters part late. A clock that runs fast early and slowly late spends the four steps where they count; "
+        "it must still take 0 to 0 and 1 to 1.",
+        "Of the linear path keep the quotient t / (1 - t) and change the size: what does the curve (sigma, alpha) look "
+        "like between (1, 0) and (0, 1), and does it help if it bulges?",
+    ),
+    insight="you made a path for four steps; by the theorem of the one map its exact flow is that of every other.",
 )

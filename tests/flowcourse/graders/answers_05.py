@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from flowlib.solvers import HEUN, MIDPOINT, odeint
+from flowlib.solvers import DOPRI5, EULER, HEUN, MIDPOINT, RK4, odeint
 
 
 def theta_method(theta):
@@ -172,7 +172,16 @@ def divides_by_zero(*arguments):
     return adaptive(*arguments, floor=0.0)
 
 
+def plan(method, steps, power=1.0):
+    """Steps that get shorter towards the end, for powers above 1."""
+    even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    return lambda n: (method, 1 - (1 - even) ** power)
+
+
 RIGHT = [
+    ("5.6", plan(MIDPOINT, 12, 2.2)),
+    ("5.6", plan(RK4, 6, 2.0)),
+    ("5.6", lambda n: [MIDPOINT, plan(MIDPOINT, 12, 2.0)(24)[1].tolist()]),
     ("5.3", theta_method),
     ("5.3", lambda theta: torch.tensor(theta_method(theta))),
     ("5.4", build),
@@ -183,6 +192,21 @@ RIGHT = [
 
 # each with words that its diagnosis must hold
 WRONG = [
+    ("5.6", plan(MIDPOINT, 12), "Even steps cannot"),
+    ("5.6", plan(RK4, 6), "Even steps cannot"),
+    ("5.6", plan(MIDPOINT, 13, 2.0), "only 24 readings"),
+    ("5.6", plan(MIDPOINT, 100, 2.0), "only 24 readings"),
+    ("5.6", plan(DOPRI5, 4, 2.0), "steps of its own"),
+    ("5.6", plan(MIDPOINT, 12, 0.5), "last step is longer"),
+    ("5.6", plan(MIDPOINT, 6, 2.0), "readings left"),
+    ("5.6", plan(EULER, 24, 2.0), "higher order pays"),
+    ("5.6", plan(HEUN, 12, 2.0), "Shorten some steps"),
+    ("5.6", lambda n: MIDPOINT, "two things"),
+    ("5.6", lambda n: plan(MIDPOINT, 12, 2.0)(24)[::-1], "the times are the second"),
+    ("5.6", lambda n: (MIDPOINT, "soon"), "list of numbers"),
+    ("5.6", lambda n: (MIDPOINT, [0.5]), "at least two numbers"),
+    ("5.6", lambda n: (MIDPOINT, [0.0, 0.7, 0.6, 1.0]), "must increase"),
+    ("5.6", lambda n: (MIDPOINT, [0.0, 0.5]), "from 0 to 1, and yours go from 0 to 0.5"),
     ("5.1", "e", "one letter"),
     ("5.3", lambda s: (1.0, 1 / (2 * s), 0.0), "sum to"),
     ("5.3", lambda s: (0.75, 0.25, 0.0), "not 1/2"),

@@ -98,7 +98,26 @@ def score_by_flowlib(v, x, t):
     return convert(v, x, t[:, 0], linear, given="velocity", wanted="score")
 
 
+def by_angle(t):
+    return torch.sin(torch.pi / 2 * t), torch.cos(torch.pi / 2 * t)
+
+
+def slowed(t):
+    return by_angle(1 - (1 - t) ** 1.6)
+
+
+def rescaled(t):
+    size = (t**5 + (1 - t) ** 5) ** 0.2
+    return t / size, (1 - t) / size
+
+
+def forth_and_back(t):
+    return by_angle(t + 0.3 * torch.sin(2 * torch.pi * t))
+
+
 RIGHT = [
+    ("6.7", slowed),
+    ("6.7", rescaled),
     ("6.3", velocity),
     ("6.3", lambda x, t, z: ((1 + t) * z - 2 * x) / (1 - t)),
     ("6.3", velocity_by_autodiff),
@@ -114,6 +133,19 @@ RIGHT = [
 
 # each with words that its diagnosis must hold
 WRONG = [
+    ("6.7", by_angle, "not yet the cosine path|tenth less is wanted"),
+    ("6.7", lambda t: (t, 1 - t), "linear path has .* Walk slowly"),
+    ("6.7", lambda t: by_angle(t)[::-1], "yours are exchanged"),
+    ("6.7", lambda t: (t, torch.sqrt(1 - 0.5 * t**2)), "at t = 1 a path must have"),
+    ("6.7", lambda t: by_angle(t + 0.01 * (1 - t)), "at t = 0 a path must have"),
+    ("6.7", forth_and_back, "walks back"),
+    ("6.7", lambda t: (t.detach() + 0 * t, 1 - t), "derivative of alpha is lost"),
+    ("6.7", lambda t: by_angle(t.sqrt()), "derivative is infinite at t = 0"),
+    ("6.7", lambda t: (3 * t * t - 2 * t, (1 - t) * (1 - 3 * t)), "sigma must be positive|walks back"),
+    ("6.7", lambda t: t, "two tensors, alpha.*not Tensor"),
+    ("6.7", lambda t: (t, 1 - t, t), "3 of them"),
+    ("6.7", lambda t: (t, 0.5), "sigma must be a tensor of the shape of t.*not float"),
+    ("6.7", lambda t: (t.float(), (1 - t)[:, None]), r"shape of t"),
     ("6.1", "e", "one letter"),
     ("6.3", lambda x, t, z: 2 * velocity(x, t, z), "u must be z"),
     ("6.3", lambda x, t, z: x, "u must be z"),
@@ -121,7 +153,7 @@ WRONG = [
     ("6.3", lambda x, t, z: velocity(x, t, z).float(), "float64"),
     ("6.3", lambda x, t, z: z / 0, "NaN or infinity"),
     ("6.3", lambda x, t: x, "TypeError"),
-    ("6.3", "z - 2 (x - tz)/(1 - t)", "the function u"),
+    ("6.3", "z - 2 (x - tz)/(1 - t)", "the function my_u"),
     ("6.4", summed_slopes, "whole batch"),
     ("6.4", overwriting, "modified in place"),
     ("6.4", detached, "no gradient flows"),
