@@ -167,7 +167,7 @@ def test_choices_answer_to_the_keyboard(explorable: Figure) -> None:
             assert explorable.state()[name] != before
 
 
-@for_each(has("flow-play"))
+@for_each(has("flow-reset"))
 def test_play_runs_to_the_end_pauses_and_resets(explorable: Figure) -> None:
     play = explorable.figure.locator(".flow-play")
     opening = explorable.state()
@@ -190,6 +190,33 @@ def test_play_runs_to_the_end_pauses_and_resets(explorable: Figure) -> None:
     reset = explorable.figure.locator(".flow-reset")
     reset.click()
     assert explorable.state()["t"] == opening["t"]
+
+
+@for_each(shows("frames"))
+def test_play_turns_the_pictures_of_a_lab(explorable: Figure) -> None:
+    play, slider = explorable.figure.locator(".flow-play"), explorable.control("frame")
+    last = int(slider.get_attribute("max") or 0)
+    slider.focus()
+    explorable.page.keyboard.press("Home")
+    play.click()
+    explorable.page.wait_for_function(
+        "figure => figure.flow.state().shown === 1", arg=explorable.figure.element_handle()
+    )
+    play.click()
+    assert play.get_attribute("aria-label") == "Play"
+    slider.focus()
+    explorable.page.keyboard.press("End")
+    assert explorable.state()["shown"] == last
+    play.click()  # after the last picture it begins again
+    explorable.page.wait_for_function(
+        "figure => figure.flow.state().shown === 0", arg=explorable.figure.element_handle()
+    )
+    explorable.page.wait_for_function(
+        f"figure => figure.flow.state().shown === {last}",
+        arg=explorable.figure.element_handle(),
+        timeout=20_000,
+    )
+    assert explorable.said().startswith(f"{explorable.spec['label']}: {explorable.spec['symbol']} = ")
 
 
 def test_who_asked_for_less_motion_gets_steps(visit: Visitor) -> None:
