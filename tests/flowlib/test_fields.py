@@ -1,5 +1,7 @@
 """Fields whose flow is known: what they compute, and the points they accept."""
 
+import math
+
 import pytest
 import torch
 
@@ -23,6 +25,30 @@ def test_the_vortex_travels():
         torch.testing.assert_close(
             v(x, t), torch.tensor([[0.0, 0.0], [-2e-4, 0.0]], dtype=torch.float64), atol=1e-10, rtol=0
         )
+
+
+@pytest.mark.parametrize(
+    ("v", "at_e_1", "at_e_2"),
+    [
+        (rotation(3.0), (0, 3), (-3, 0)),
+        (rotation(), (0, 2 * math.pi), (-2 * math.pi, 0)),
+        (shear(0.5), (0, 0), (0.5, 0)),
+        (saddle(2.0), (2, 0), (0, -2)),
+        (spiral(-0.5, 3.0), (-0.5, 3), (-3, -0.5)),
+        (spiral(), (-0.7, 2 * math.pi), (-2 * math.pi, -0.7)),
+    ],
+    ids=str,
+)
+def test_linear_fields_are_what_they_are_called(v, at_e_1, at_e_2):
+    found = v(torch.eye(2, dtype=torch.float64), 0.3)
+    torch.testing.assert_close(found, torch.tensor([at_e_1, at_e_2], dtype=torch.float64))
+
+
+def test_the_vortex_is_its_formula():
+    v = TravelingVortex(strength=3.0, radius=0.5, start=(0.0, 1.0), end=(2.0, 1.0))
+    x = torch.tensor([[1.5, 1.0]], dtype=torch.float64)  # 1 to the right of the center at t = 1 / 4
+    speed = 3 * math.exp(-1 / (2 * 0.5**2))
+    torch.testing.assert_close(v(x, 0.25), torch.tensor([[0.0, speed]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("v", LINEAR, ids=str)
