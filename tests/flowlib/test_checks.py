@@ -21,6 +21,9 @@ from flowlib import checks
         ((3, 4, 5), ("B", "*D"), True),
         ((3, 4, 5), (2, "*D"), False),
         ((), ("B", "*D"), False),
+        ((3, 2, 5, 5), ("B", 2, "*D"), True),
+        ((3, 4, 5, 5), ("B", 2, "*D"), False),
+        ((3,), ("B", 2, "*D"), False),
         ((), (), True),
         ((0, 2), ("B", 2), True),
     ],
@@ -84,3 +87,13 @@ def test_the_extent_of_numbers_is_read_where_reading_does_not_wait():
     assert math.isnan(checks.extent(torch.tensor([0.0, math.nan]))[0])
     assert checks.extent(torch.zeros(0)) is None
     assert checks.extent(torch.zeros(2, device="meta")) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.bfloat16, torch.complex64])
+def test_integers_are_neither_truth_values_nor_fractions(dtype):
+    checks.integers("labels", torch.ones(2, dtype=torch.uint8))
+    checks.integers("labels", torch.ones(2, dtype=torch.int64))
+    with pytest.raises(TypeError, match=f"labels must be integers, got {dtype}"):
+        checks.integers("labels", torch.ones(2, dtype=dtype))
+    with pytest.raises(TypeError, match="labels must be integers, got list"):
+        checks.integers("labels", [1, 2])
