@@ -40,9 +40,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 BOOK = ROOT / "_build" / "html"
-# GB that setting up wants: an environment of 2 GB, and downloads and unpacking on top. (On Linux the ordinary build
-# of PyTorch brings CUDA's libraries, several GB more; its CPU build, from PyTorch's own package index, does not.)
+# GB that setting up wants, downloads and unpacking included. With a CPU build of PyTorch the environment has 2 GB; what
+# pip takes by default on Linux is a build with CUDA's libraries, with which it has some 7 GB.
 SPACE = 4.0
+SPACE_WITH_CUDA = 12.0
 
 
 class Stop(Exception):
@@ -77,6 +78,24 @@ def missing(find=importlib.util.find_spec, free=None):
             % (ROOT, free, SPACE)
         )
     return lacks
+
+
+def caution(free=None, system=sys.platform, settings=os.environ):
+    """What to say before setting up where the space may not do, or None.
+
+    `free` is the free disk space in GB, `settings` are the environment variables. Which build of PyTorch pip takes,
+    only pip knows (its configuration files count too), so that this is no reason to stop.
+    """
+    if free is None:
+        free = shutil.disk_usage(ROOT).free / 1e9
+    indexes = settings.get("PIP_INDEX_URL", "") + settings.get("PIP_EXTRA_INDEX_URL", "")
+    if not system.startswith("linux") or "/cpu" in indexes or free >= SPACE_WITH_CUDA:
+        return None
+    return (
+        "%.1f GB are free. That is enough for a CPU build of PyTorch; the one that pip takes on Linux by default\n"
+        "brings CUDA's libraries and wants %.0f GB. CONTRIBUTING.md says how to take the CPU build."
+        % (free, SPACE_WITH_CUDA)
+    )
 
 
 def fingerprint(root=ROOT):
@@ -134,6 +153,8 @@ def set_up():
         lacks = missing()
         if lacks:
             raise Stop("\n".join(lacks))
+        if caution():
+            say(caution())
         say("Making the environment %s with Python %s" % (ENVIRONMENT, sys.version.split()[0]))
         # Marked as begun before anything is in it; a complete mark replaces the empty one at the very end.
         shutil.rmtree(str(ENVIRONMENT), ignore_errors=True)
@@ -199,8 +220,9 @@ def cause(output):
     """The likely cause of a failure of pip, from its output."""
     if re.search(r"No space left on device|Errno 28|not enough space on the disk", output):
         return (
-            "The disk is full. Setting up wants %.0f GB, for temporary files too: they go to %s, or where TMPDIR says."
-            % (SPACE, tempfile.gettempdir())
+            "The disk is full. Setting up wants %.0f GB (%.0f GB where PyTorch brings CUDA's libraries, as on Linux"
+            " unless pip knows its CPU index), for temporary files too: they go to %s, or where TMPDIR says."
+            % (SPACE, SPACE_WITH_CUDA, tempfile.gettempdir())
         )
     if re.search(r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError", output):
         return "The package index is not trusted: Python does not know this network's certificate (see pip's --cert)."

@@ -38,18 +38,18 @@ def quiz(number: str) -> Page:
         )
     letters = [chr(ord("a") + i) for i in range(len(found.options))]
     options = "".join(
-        f'<label><input type="radio" name="answer" value="{letter}" data-right="{option.right:d}" '
+        f'<label><input type="radio" name="quiz-{found.number}" value="{letter}" data-right="{option.right:d}" '
         f'data-feedback="{escape(option.feedback)}"><span>({letter}) {escape(option.text)}</span></label>'
         for letter, option in zip(letters, found.options, strict=True)
     )
     fieldset = (
         f"<fieldset><legend>{found.number} {escape(found.title)}</legend><p>{escape(found.question)}</p>{options}"
-        '<button type="submit" disabled>Check</button><p role="status"></p>'
+        '<button type="button" disabled>Check</button><p role="status"></p>'
         f"<noscript>To check your answer without JavaScript, run <code>check(&quot;{found.number}&quot;, "
         "&quot;a&quot;)</code> in Python.</noscript></fieldset>"
     )
-    form = f'<form class="flow-quiz">{fieldset}</form>'
-    html = style("quiz.css", ".flow-quiz") + form + scripts("quiz.js", then="flowcourse.quiz.open();")
+    box = f'<div class="flow-quiz">{fieldset}</div>'  # no form: a frame may forbid forms, and nothing is sent
+    html = style("quiz.css", ".flow-quiz") + box + scripts("quiz.js", then="flowcourse.quiz.open();")
     text = "\n".join(
         [
             f"{found.number} {found.title}",

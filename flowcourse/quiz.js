@@ -1,4 +1,4 @@
-// Quizzes that answer in the page. A form is found by what it is and not by its position, since pages move outputs about; a
+// Quizzes that answer in the page. A quiz is found by what it is and not by its position, since pages move outputs about; a
 // second run finds it ready.
 
 export function open() {
@@ -10,8 +10,7 @@ export function open() {
       button.disabled = false;
       status.textContent = "";
     });
-    quiz.addEventListener("submit", (event) => {
-      event.preventDefault();
+    button.addEventListener("click", () => {
       const picked = quiz.querySelector("input:checked");
       if (!picked) return;
       const right = picked.dataset.right === "1";

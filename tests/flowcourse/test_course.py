@@ -119,6 +119,22 @@ def test_the_budget_follows_the_device(monkeypatch):
     assert budget(cpu="small", gpu="large") == "large"
 
 
+def test_one_variable_shifts_every_seed(monkeypatch):
+    def draw(seed):
+        return torch.randn(3, generator=generator(seed))
+
+    unshifted, other = draw(5), draw(1005)
+    monkeypatch.setenv("FLOW_SEED_SHIFT", "1000")
+    assert torch.equal(draw(5), other) and not torch.equal(draw(5), unshifted)
+    for nothing in ("", "0"):
+        monkeypatch.setenv("FLOW_SEED_SHIFT", nothing)
+        assert torch.equal(draw(5), unshifted)
+    for wrong in ("1e3", "many", "1.5"):
+        monkeypatch.setenv("FLOW_SEED_SHIFT", wrong)
+        with pytest.raises(ValueError, match=f"FLOW_SEED_SHIFT must be a whole number .* got '{wrong}'"):
+            draw(5)
+
+
 def test_generators_repeat_and_leave_the_global_one_alone():
     before = torch.get_rng_state()
     a, b = (torch.randn(3, generator=generator(5)) for _ in range(2))
@@ -182,8 +198,8 @@ def test_a_quiz_holds_what_check_knows(number):
     assert not re.search(r"https?:|src=", page.html)
 
 
-def test_a_quiz_answers_in_its_own_form(browser):
-    """Two quizzes, run twice: each form listens once, and says what is right in its own line."""
+def test_a_quiz_answers_to_a_click_in_its_own_line(browser):
+    """Two quizzes, run twice: each button listens once. A frame that forbids forms takes nothing from them."""
     told = browser(
         """(() => {
           const element = (found) => {
@@ -191,24 +207,31 @@ def test_a_quiz_answers_in_its_own_form(browser):
             const addEventListener = (name, call) => (heard[name] ??= []).push(call);
             return { dataset: {}, heard, addEventListener, querySelector: (selector) => found[selector] ?? null };
           };
-          const forms = ["1", "0"].map((right) => {
+          const quizzes = ["1", "0"].map((right) => {
             const option = { dataset: { right, feedback: `feedback ${right}` } };
-            const parts = { button: { disabled: true }, "[role=status]": { dataset: {} }, "input:checked": option };
-            return { parts, form: element(parts) };
+            const button = Object.assign(element({}), { disabled: true });
+            const parts = { button, "[role=status]": { dataset: {} }, "input:checked": option };
+            return { parts, quiz: element(parts) };
           });
-          const ready = () => forms.map(({ form }) => form).filter((form) => !("ready" in form.dataset));
+          const ready = () => quizzes.map(({ quiz }) => quiz).filter((quiz) => !("ready" in quiz.dataset));
           globalThis.document = { querySelectorAll: ready };
           flowcourse.quiz.open();
           flowcourse.quiz.open();
-          for (const { form } of forms) for (const call of form.heard.submit) call({ preventDefault() {} });
-          return forms.map(({ form, parts }) => {
+          for (const { parts } of quizzes) for (const call of parts.button.heard.click) call({});
+          return quizzes.map(({ quiz, parts }) => {
             const status = parts["[role=status]"];
-            return [form.heard.submit.length, status.dataset.verdict, status.textContent];
+            return [quiz.heard.submit, parts.button.heard.click.length, status.dataset.verdict, status.textContent];
           });
         })()"""
     )
-    assert told == [[1, "right", "✓ Right. feedback 1"], [1, "wrong", "✗ Not quite. feedback 0"]]
+    assert told == [
+        [None, 1, "right", "✓ Right. feedback 1"],
+        [None, 1, "wrong", "✗ Not quite. feedback 0"],
+    ]
     html = [quiz(n).html for n in ("1.1", "1.2")]
+    assert "<form" not in html[0] and "submit" not in html[0]
+    names = [set(re.findall(r'name="([^"]+)"', page)) for page in html]
+    assert [len(each) for each in names] == [1, 1] and names[0] != names[1]  # else they would be one choice
     assert html[0].split("<script")[1:] == html[1].split("<script")[1:]  # a page keeps one
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flowcourse import GradeError, check, graders
-from flowcourse.exercises import exercises, find
+from flowcourse.exercises import ExerciseError, exercises, find
 
 CHAPTERS = [int(file.stem[-2:]) for file in sorted(Path(graders.__path__[0]).glob("chapter_*.py"))]
 EXERCISES = [exercise for chapter in CHAPTERS for exercise in exercises(chapter)]
@@ -104,3 +104,20 @@ def test_each_of_four_options_has_its_own_feedback(exercise):
 def test_a_letter_may_be_written_in_several_ways(answer, capsys):
     check("1.1", answer)
     assert capsys.readouterr().out.startswith("✓ 1.1 ")
+
+
+@pytest.mark.parametrize("answer", [["b"], ("b",), {"b"}, 2, None, len], ids=repr)
+def test_what_is_no_letter_is_told_what_the_answer_is(answer):
+    with pytest.raises(GradeError, match=r'the answer is one letter of a, b, c, d, such as "a"; this is '):
+        check("1.1", answer)
+
+
+@pytest.mark.parametrize(
+    ("number", "known"),
+    [("2.99", "2.1, 2.2"), (2.99, "2.1, 2.2"), ("99.1", "none"), ("two", "none"), (["1.1"], "none")],
+    ids=repr,
+)
+def test_an_exercise_that_is_not_there_is_told_which_ones_are(number, known):
+    with pytest.raises(ExerciseError, match=f"there is no exercise .*; known are {known}") as told:
+        check(number, len)
+    assert told.value._render_traceback_() == [str(told.value)]  # which notebooks show alone
