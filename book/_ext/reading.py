@@ -224,8 +224,7 @@ def number_figures(doctree: nodes.document, chapter: int) -> None:
 
     for output in list(doctree.findall(nodes.raw)):
         if "html" in output["format"] and "<figure" in (text := output.astext()):
-            made = FIGURE.sub(numbered, text)
-            put(output, nodes.raw("", made, format="html"))
+            put(output, nodes.raw("", FIGURE.sub(numbered, text), **output.attributes))
 
 
 def visible(node: nodes.Element) -> Iterator[nodes.Node]:

@@ -311,8 +311,9 @@ def test_figures_with_a_caption_and_explorables_are_numbered_in_order() -> None:
     caption = "<figcaption>A cloud.</figcaption>"
     document = nodes.document(None, None)  # type: ignore[arg-type]
     for html in (live % caption, still % "", still % caption, still % caption + live % "", "<b>x</b>"):
-        document += nodes.raw("", html, format="html")
+        document += nodes.raw("", html, format="html", classes=["output"])
     reading.dress(APP, document, "page")
+    assert all(output["classes"] == ["output"] for output in document.children)
     found = re.findall(
         r'<figcaption id="(.*?)"><span class="caption-number">(.*?)</span>( A cloud\.)?', document.astext()
     )
