@@ -45,18 +45,11 @@ $10^{{-3}}$ without decay or averaged weights, and points blurred by noise of si
 
 - $W_2$ is the exact 2-Wasserstein distance between {points:,} samples and as many points of the target, in the plane's
   units. Both are drawn *balanced* (as many points on each piece of a law), which cuts the noise of the comparison to
-<<<<<<< ours
   less than half; such numbers are lower than those of independent draws and do not compare with published ones. With
   1, 2, 4 or 8 evaluations of the field the solver is Euler's; *adaptive* is Dormand-Prince at tolerance $10^{{-5}}$,
   and *Evaluations* says how many it took.
 - The **floor** is the $W_2$ between two balanced samples of the target itself: what a perfect model scores on average.
   Single runs scatter about it, and points that are spread more evenly than random ones score below it.
-=======
-  less than half; such numbers are lower than those of independent draws and do not compare with published ones. With 1, 2, 4 or
-  8 evaluations of the field the solver is Euler's; *adaptive* is Dormand-Prince at tolerance $10^{{-5}}$, and
-  *Evaluations* says how many it took.
-- The **floor** is the $W_2$ between two balanced samples of the target itself: no model can expect to do better.
->>>>>>> theirs
 - NLL is the mean negative log-likelihood of the target's points, in nats. It exceeds the entropy by
   $\\mathrm{{KL}}(\\text{{target}} \\,\\|\\, \\text{{model}})$.
 - NPE is the normalized path energy {{cite:p}}`tong2024improving`: by what fraction

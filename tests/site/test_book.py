@@ -396,14 +396,32 @@ def library(folder: Path) -> Path:
 def test_the_execution_cache_depends_on_the_library_and_the_pins(tmp_path: Path) -> None:
     root = library(tmp_path)
     seen = {execution_cache.digest(root)}
-    for change in ("flowlib/a.py", "flowcourse/figures/js/b.js", "requirements.txt"):
+    (root / "flowcourse" / "data.bin").write_bytes(b"1")
+    seen.add(execution_cache.digest(root))
+    for change in ("flowlib/a.py", "flowcourse/figures/js/b.js", "flowcourse/data.bin", "requirements.txt"):
         (root / change).write_text("changed")
         seen.add(execution_cache.digest(root))
     (root / "flowlib" / "a.py").rename(root / "flowlib" / "c.py")
     seen.add(execution_cache.digest(root))
-    assert len(seen) == 5
-    (root / "flowlib" / "notes.txt").write_text("changed")
+    assert len(seen) == 7
+    for unread in ("flowlib/__pycache__/a.pyc", "flowlib/.hidden", "other/a.py"):
+        (root / unread).parent.mkdir(exist_ok=True)
+        (root / unread).write_text("changed")
     assert execution_cache.digest(root) in seen
+
+
+def test_the_execution_cache_depends_on_what_is_installed_and_on_the_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = library(tmp_path)
+    seen = {execution_cache.digest(root)}
+    monkeypatch.setenv("FLOW_SEED_SHIFT", "1000")
+    seen.add(execution_cache.digest(root))
+    known = execution_cache.installed
+    assert known("torch") != "none" and known("no-such-package") == "none"
+    monkeypatch.setattr(execution_cache, "installed", lambda name: "9.9" if name == "torch" else known(name))
+    seen.add(execution_cache.digest(root))
+    assert len(seen) == 3
 
 
 def test_old_execution_caches_are_forgotten(tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ def test_missing_modules_and_space_are_named_with_a_remedy():
     assert "1.2 GB are free" in message and "4 GB" in message
 
 
+def test_linux_is_told_that_its_default_build_of_torch_is_larger():
+    assert "wants 12 GB" in (run.caution(free=5.0, system="linux", settings={}) or "")
+    assert run.caution(free=50.0, system="linux", settings={}) is None
+    assert run.caution(free=5.0, system="darwin", settings={}) is None
+    cpu = {"PIP_EXTRA_INDEX_URL": "https://index.example/whl/cpu"}
+    assert run.caution(free=5.0, system="linux", settings=cpu) is None
+    assert "12 GB" in run.cause("OSError: [Errno 28] No space left on device")
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
     """An environment that holds an interpreter and no stamp."""
@@ -217,7 +226,9 @@ def test_a_pytest_that_collects_nothing_has_failed(monkeypatch: pytest.MonkeyPat
     assert run.check(["-m", "pytest", "nowhere"])["failed"] == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["build"], ["book", "extra"], ["repository"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["build"], ["book", "extra"], ["repository", "https://github.com/a/b"]]
+)
 def test_an_unknown_command_shows_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     assert run.main(arguments) == 2
     assert "python3 run.py test" in capsys.readouterr().out
