@@ -284,9 +284,15 @@ class Chapter:
         return "(" + "; ".join(f"{who}, {year}" for who, year in pairs) + ")"
 
     def references(self) -> str:
-        """The list of the works that were cited so far, sorted by their authors; empty if there are none."""
+        """The list of the works that were cited so far, sorted by authors, year and title; empty if there are none."""
         works = [self.works[key] for key in self.cited]
-        works.sort(key=lambda work: ([last_name(person) for person in authors(work)], work.fields["year"]))
+        works.sort(
+            key=lambda work: (
+                [last_name(person) for person in authors(work)],
+                work.fields["year"],
+                work.fields["title"],
+            )
+        )
         return "\n".join(["**References**", "", *map(entry, works)]) if works else ""
 
 

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import flowlib
-from tools import chapters
+from tools import chapters, versions
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -28,10 +28,6 @@ PINS = {
 BOUNDS = [
     Requirement(bound)
     for bound in PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["course"]
-]
-WEEKLY = yaml.safe_load((ROOT / ".github" / "workflows" / "weekly.yml").read_text())
-[COLAB] = [
-    entry for entry in WEEKLY["jobs"]["versions"]["strategy"]["matrix"]["include"] if entry["name"] == "colab"
 ]
 
 
@@ -61,11 +57,13 @@ def test_the_pins_satisfy_what_the_tests_need(bound: Requirement):
 
 def test_colab_meets_the_bounds_as_it_is():
     """Installing flowlib in Colab must replace nothing there, least of all torch or numpy."""
-    colab = dict(re.findall(r"(\S+)~=(\S+)", COLAB["packages"]))
+    colab = dict(pin.split("==") for pin in versions.COLAB)
     assert {"torch", "numpy"} <= set(colab)
     bounds = {bound.name: bound.specifier for bound in BOUNDS}
-    assert [name for name, at in colab.items() if not bounds[name].contains(at)] == []
-    assert Requirement(f"python{PROJECT['project']['requires-python']}").specifier.contains(COLAB["python"])
+    assert [name for name, at in colab.items() if name in bounds and not bounds[name].contains(at)] == []
+    assert Requirement(f"python{PROJECT['project']['requires-python']}").specifier.contains(
+        versions.COLAB_PYTHON
+    )
 
 
 def test_the_distribution_cannot_be_published_by_accident_or_taken_for_another():
