@@ -30,6 +30,8 @@ def origin(root: Path = ROOT, environment: Mapping[str, str] = os.environ) -> st
     if "GITHUB_REPOSITORY" in environment:
         server = environment.get("GITHUB_SERVER_URL", "https://github.com")
         return normalized(f"{server}/{environment['GITHUB_REPOSITORY']}")
+    if not (root / ".git").exists():
+        return None  # a copy without history is not the repository that happens to lie around it
     try:
         asked = subprocess.run(
             ["git", "remote", "get-url", "origin"], cwd=root, capture_output=True, text=True, check=True

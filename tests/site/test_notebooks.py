@@ -232,6 +232,7 @@ def test_the_origin_is_the_workflows_or_the_remotes_or_none(root: Path):
     checkout(root, "git@gitlab.com:me/fork.git")
     assert origin(root, {}) == "https://gitlab.com/me/fork"
     assert not on_github(origin(root, {}))
+    assert origin(root / "book", {}) is None  # which is no checkout of its own
     run = {"GITHUB_REPOSITORY": "you/course", "GITHUB_SERVER_URL": "https://github.com"}
     assert origin(root, run) == "https://github.com/you/course"
     assert on_github(origin(root, run))
