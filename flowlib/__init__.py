@@ -20,10 +20,11 @@ Conventions, stated once:
   expected; a solver that cannot proceed raises FloatingPointError and never returns NaN in silence.
 """
 
-from flowlib.autoregressive import AffineCoupling, CouplingTransform, MaskedAutoregressive, SplineCoupling
+from flowlib.autoregressive import MaskedAutoregressive
 from flowlib.averaging import EMA
 from flowlib.continuous import Law, flow_with_log_det, log_prob, nll_loss, odeint_adjoint
 from flowlib.conversions import Prediction, convert, converted, from_sd3, to_sd3
+from flowlib.coupling_layers import AffineCoupling, CouplingTransform, SplineCoupling
 from flowlib.couplings import Coupling, independent
 from flowlib.data import Toy, checkerboard, eight_gaussians, moons, pinwheel, s_curve, three_arms
 from flowlib.derivatives import continuity_residual, divergence, pullback, rademacher, velocity_and_divergence

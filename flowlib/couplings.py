@@ -1,4 +1,4 @@
-"""Couplings: which x_0 travels to which x_1 (chapters 6 and 7)."""
+"""Couplings of source and data: which x_0 travels to which x_1 (chapters 6 and 7); layers are in `coupling_layers`."""
 
 from __future__ import annotations
 

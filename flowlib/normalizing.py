@@ -22,8 +22,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from flowlib import checks
-from flowlib.autoregressive import AffineCoupling, CouplingTransform, MaskedAutoregressive, SplineCoupling
+from flowlib.autoregressive import MaskedAutoregressive
 from flowlib.continuous import Law
+from flowlib.coupling_layers import AffineCoupling, CouplingTransform, SplineCoupling
 from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
 from flowlib.transforms import (
     ActNorm,
