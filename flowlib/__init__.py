@@ -25,7 +25,20 @@ from flowlib.averaging import EMA
 from flowlib.continuous import Law, flow_with_log_det, log_prob, nll_loss, odeint_adjoint
 from flowlib.conversions import Prediction, convert, converted, from_sd3, to_sd3
 from flowlib.coupling_layers import AffineCoupling, CouplingTransform, SplineCoupling
-from flowlib.couplings import Coupling, independent
+from flowlib.couplings import (
+    Choice,
+    Coupling,
+    choose,
+    conditional,
+    exact,
+    independent,
+    optimal,
+    partition,
+    sharpness,
+    sinkhorn,
+    sinkhorn_plan,
+    swap_violations,
+)
 from flowlib.data import Toy, checkerboard, eight_gaussians, moons, pinwheel, s_curve, three_arms
 from flowlib.derivatives import continuity_residual, divergence, pullback, rademacher, velocity_and_divergence
 from flowlib.empirical import Empirical, EmpiricalVelocity
@@ -44,7 +57,9 @@ from flowlib.metrics import energy_distance, noise_floor, sliced_wasserstein2, w
 from flowlib.mixtures import GaussianMixture, MarginalVelocity
 from flowlib.nets import SeededLinear, VelocityMLP, time_embedding
 from flowlib.normalizing import BaseLaw, Flow, StandardNormal, bits_per_dimension, dequantize
+from flowlib.pairs import Pairs, ahead
 from flowlib.paths import AffinePath, conical, cosine, linear, variance_preserving
+from flowlib.semidiscrete import Semidiscrete, fit_semidiscrete
 from flowlib.solvers import odeint, root_mean_square, trajectory, worst_point
 from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
 from flowlib.tableaus import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau
@@ -66,6 +81,7 @@ __all__ = [
     "AffinePath",
     "BaseLaw",
     "Bijection",
+    "Choice",
     "Composition",
     "Coupling",
     "CouplingTransform",
@@ -80,10 +96,12 @@ __all__ = [
     "LinearField",
     "MarginalVelocity",
     "MaskedAutoregressive",
+    "Pairs",
     "Permutation",
     "Prediction",
     "Run",
     "SeededLinear",
+    "Semidiscrete",
     "SplineBijection",
     "SplineCoupling",
     "StandardNormal",
@@ -93,9 +111,12 @@ __all__ = [
     "Transform",
     "TravelingVortex",
     "VelocityMLP",
+    "ahead",
     "bits_per_dimension",
     "cfm_loss",
     "checkerboard",
+    "choose",
+    "conditional",
     "conical",
     "continuity_residual",
     "convert",
@@ -106,8 +127,10 @@ __all__ = [
     "divergence",
     "eight_gaussians",
     "energy_distance",
+    "exact",
     "expand_time",
     "fit",
+    "fit_semidiscrete",
     "flow_with_log_det",
     "from_sd3",
     "fused_adam",
@@ -120,6 +143,8 @@ __all__ = [
     "noise_floor",
     "odeint",
     "odeint_adjoint",
+    "optimal",
+    "partition",
     "pinwheel",
     "pullback",
     "rademacher",
@@ -128,9 +153,13 @@ __all__ = [
     "rotation",
     "s_curve",
     "saddle",
+    "sharpness",
     "shear",
+    "sinkhorn",
+    "sinkhorn_plan",
     "sliced_wasserstein2",
     "spiral",
+    "swap_violations",
     "three_arms",
     "time_embedding",
     "to_sd3",
