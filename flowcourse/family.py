@@ -21,6 +21,7 @@ from flowlib.matching import cfm_loss
 from flowlib.metrics import noise_floor, wasserstein2
 from flowlib.mixtures import GaussianMixture
 from flowlib.nets import VelocityMLP
+from flowlib.pairs import Pairs
 from flowlib.paths import AffinePath, linear
 from flowlib.solvers import DOPRI5, EULER, odeint, trajectory
 from flowlib.training import cosine_decay, fit
@@ -109,6 +110,7 @@ def train(
     steps: int = STEPS,
     path: AffinePath = linear,
     coupling: Coupling = independent,
+    large: int = BATCH,
     progress: bool = True,
 ) -> Member:
     """Train the family's network, a perceptron with three hidden layers of 64, by conditional flow matching.
@@ -121,15 +123,24 @@ def train(
         seed: of the first weights and of all that is drawn.
         steps: how many.
         path, coupling: as `cfm_loss` takes them.
+        large: how many points are coupled at once, as `Pairs` takes it.
         progress: show a progress bar.
     """
     where = device()
     net = VelocityMLP(2, generator=generator(seed)).to(where)
 
+    draws = generator(seed, where)
+
+    def draw(n: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
+        x_1 = task.goal(n, generator=generator)
+        return task.start(n, generator=generator), x_1
+
+    pairs = iter(Pairs(draw, BATCH, large=large, coupling=coupling, generator=draws)) if large > BATCH else None
+
     def loss(v: Field, g: Generator) -> Tensor:
-        x_1 = task.goal(BATCH, generator=g)
-        x_0 = task.start(BATCH, generator=g)
-        return cfm_loss(v, x_1, x_0=x_0, path=path, coupling=coupling, generator=g)
+        x_0, x_1 = next(pairs) if pairs else draw(BATCH, generator=g)
+        kept = independent if pairs else coupling
+        return cfm_loss(v, x_1, x_0=x_0, path=path, coupling=kept, generator=g)
 
     run = fit(
         net,
@@ -137,7 +148,7 @@ def train(
         steps=steps,
         lr=RATE,
         schedule=cosine_decay,
-        generator=generator(seed, where),
+        generator=draws,
         progress=progress,
     )
     with run.ema.applied(net):

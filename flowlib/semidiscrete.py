@@ -141,7 +141,7 @@ def fit_semidiscrete(
     checks.positive(rate=rate)
     pairs = Semidiscrete(points)
     n, g = len(points), pairs.potentials
-    source = source or partial(standard_normal, points)
+    source = source or partial(_standard_normal, points)
     sizes = (
         [x.flatten(1).var(0).sum().sqrt() for x in (source(1000, generator=generator), points)]
         if n > 1
@@ -156,7 +156,7 @@ def fit_semidiscrete(
     return Semidiscrete(points, g - g.mean())
 
 
-def standard_normal(like: Tensor, n: int, *, generator: Generator | None = None) -> Tensor:
+def _standard_normal(like: Tensor, n: int, *, generator: Generator | None = None) -> Tensor:
     """n points of N(0, I) in the shape, dtype and place of these."""
     return torch.randn(n, *like.shape[1:], generator=generator, dtype=like.dtype, device=like.device)
 
