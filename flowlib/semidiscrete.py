@@ -142,13 +142,10 @@ def fit_semidiscrete(
     pairs = Semidiscrete(points)
     n, g = len(points), pairs.potentials
     source = source or partial(_standard_normal, points)
-    sizes = (
-        [x.flatten(1).var(0).sum().sqrt() for x in (source(1000, generator=generator), points)]
-        if n > 1
-        else [0.0]
-    )
-    scale = math.prod(float(size) for size in sizes)
+    noises = source(1000, generator=generator).flatten(1).to(g)
+    scale = math.sqrt(noises.var(0, correction=0).sum() * pairs._rows.var(0, correction=0).sum())
     checks.require(scale > 0, "there must be different points, and different noises, to choose between")
+    g = 2 * pairs._rows @ (pairs._rows.mean(0) - noises.mean(0))  # as if a shift were all
     for step in tqdm(range(steps), desc="potentials", disable=not progress):
         x = source(batch, generator=generator)
         falling = (1 + math.cos(math.pi * step / steps)) / 2
