@@ -142,7 +142,7 @@ def guarded(function: Any, signature: str) -> Answer:
             shapes = [tuple(a.shape) for a in arguments if isinstance(a, Tensor)]
             at = f", called with tensors of shapes {shapes}" if shapes else ""
             raise GradeError(
-                f"{signature}{at}, raised {type(error).__name__}: {error}{_line(error)}"
+                f"{signature}{at}, raised {type(error).__name__}: {str(error).rstrip('.')}{_line(error)}"
             ) from error
         finally:
             torch.set_rng_state(state)
@@ -193,7 +193,8 @@ def _watched(function: Answer, *arguments: Any) -> Any:
         left -= event == "opcode"
         if left < 0:
             raise GradeError(
-                f"after {STEPS:,} steps your code has not come to an end: is there a loop that never stops? It was in "
+                f"after {STEPS:,} steps your code has not come to an end: is there a loop that never stops, or one "
+                f"with far more rounds than are needed? It was in "
                 f"line {frame.f_lineno} of your code"
             )
         return watch

@@ -55,13 +55,15 @@ def is_static() -> bool:
     return getattr(get_ipython(), "kernel", None) is None
 
 
-def lab(draw: Callable[..., Shown], /, *, title: str | None = None, **controls: Control) -> Any:
+def lab(
+    draw: Callable[..., Shown], /, *, title: str | None = None, caption: str | None = None, **controls: Control
+) -> Any:
     """Let the reader turn the controls of `draw(**values)`, which returns a figure from `show`.
 
         lab(draw, steps=slider("Euler steps", "N", values=(1, 2, 4, 8), default=4))
 
     In a live notebook every control is a slider that calls draw again. In a static page the first control alone is
-    one, with the others at their defaults. The title stands above.
+    one, with the others at their defaults. The title stands above, the caption below.
 
     Returns:
         What the notebook displays: a widget, or an explorable.
@@ -75,7 +77,7 @@ def lab(draw: Callable[..., Shown], /, *, title: str | None = None, **controls: 
     for name, control in controls.items():
         if not isinstance(control, Control):
             raise TypeError(f"the control {name!r} must come from slider(...), not {type(control).__name__}")
-    return _pictures(draw, controls, title) if is_static() else _widgets(draw, controls, title)
+    return (_pictures if is_static() else _widgets)(draw, controls, title, caption)
 
 
 def _drawn(draw: Callable[..., Shown], values: dict[str, Any]) -> Shown:
@@ -85,7 +87,9 @@ def _drawn(draw: Callable[..., Shown], values: dict[str, Any]) -> Shown:
     return shown
 
 
-def _widgets(draw: Callable[..., Shown], controls: dict[str, Control], title: str | None) -> Any:
+def _widgets(
+    draw: Callable[..., Shown], controls: dict[str, Control], title: str | None, caption: str | None
+) -> Any:
     import ipywidgets
     from IPython.display import display
 
@@ -105,10 +109,13 @@ def _widgets(draw: Callable[..., Shown], controls: dict[str, Control], title: st
         display(_drawn(draw, values))
 
     head = [ipywidgets.HTML(f"<b>{escape(title)}</b>")] if title else []
-    return ipywidgets.VBox([*head, *sliders.values(), ipywidgets.interactive_output(update, sliders)])
+    foot = [ipywidgets.HTML(escape(caption))] if caption else []
+    return ipywidgets.VBox([*head, *sliders.values(), ipywidgets.interactive_output(update, sliders), *foot])
 
 
-def _pictures(draw: Callable[..., Shown], controls: dict[str, Control], title: str | None) -> Any:
+def _pictures(
+    draw: Callable[..., Shown], controls: dict[str, Control], title: str | None, caption: str | None
+) -> Any:
     (name, control), *_ = controls.items()
     defaults = {other: c.default for other, c in controls.items()}
     frames = [_drawn(draw, defaults | {name: value}) for value in control.values]
@@ -117,5 +124,5 @@ def _pictures(draw: Callable[..., Shown], controls: dict[str, Control], title: s
     fixed = ", ".join(
         f"{c.label}, {c.symbol} = {c.default}" for other, c in controls.items() if other != name
     )
-    caption = f"Drawn in advance for {fixed}; a running notebook has a slider for each." if fixed else None
-    return frames_explorable(control, frames, title=title, caption=caption)
+    drawn = f"Drawn in advance for {fixed}; a running notebook has a slider for each." if fixed else None
+    return frames_explorable(control, frames, title=title, caption=" ".join(filter(None, (caption, drawn))) or None)

@@ -120,15 +120,15 @@ exercise(
             lambda t: t.sin().exp(),
         ),
         (
-            "the flow is not exp(a(t) t): a changes on the way, and the integral of a from 0 to t counts",
+            "the flow is not exp(t cos t): cos changes on the way, and its integral from 0 to t counts",
             lambda t: (2 * t * t.cos()).exp(),
         ),
         (
-            "the flow is not exp(a(t) t) but exp of the integral of a; and the variance squares it",
+            "the flow is not exp(t cos t) but exp of the integral of cos; and the variance squares it",
             lambda t: (t * t.cos()).exp(),
         ),
         (
-            "this is exp(2 a(t)); the exponent is the integral of a from 0 to t, not a itself",
+            "this is exp(2 cos t); the exponent needs the integral of cos from 0 to t, not cos itself",
             lambda t: (2 * t.cos()).exp(),
         ),
         (
@@ -142,16 +142,25 @@ exercise(
             "1 + 2 sin t is the exponential to first order; V' = 2 cos(t) V has an exact solution",
             lambda t: 1 + 2 * t.sin(),
         ),
-        ("this is the variance for a constant a = 1; here a(t) = cos t", lambda t: (2 * t).exp()),
+        ("this is the variance for the field v(x) = x; here it is cos(t) x", lambda t: (2 * t).exp()),
         (
             "the variance is squared once too often: m = exp(sin t) multiplies X₀, and the variance by m²",
             lambda t: (4 * t.sin()).exp(),
+        ),
+        (
+            "this moves X₀ with the velocity cos(t) X₀ of the place where it started; the velocity of the place where "
+            "it is, cos(t) Xₜ, counts",
+            lambda t: (1 + t.sin()) ** 2,
+        ),
+        (
+            "cos² t is the variance of cos(t) X₀, a velocity; that of the place Xₜ is asked for",
+            lambda t: t.cos() ** 2,
         ),
     ],
     hints=(
         "The field is linear, so the flow multiplies: Xₜ = m(t) X₀. Which equation does m solve?",
         "m' = cos(t) m with m(0) = 1, so log m is the integral of cos from 0 to t.",
-        "m(t) = exp(sin t). The variance of m X₀ is m² times the variance of X₀.",
+        "With that integral you have m. The variance of m X₀ is m² times the variance of X₀.",
     ),
     insight="log Var Xₜ is twice the integral of cos, 2 sin t: the cloud breathes, and is N(0, 1) again at t = π.",
 )
@@ -315,6 +324,18 @@ exercise(
             "the midpoint lies ahead, at x + h/2 v, not at x - h/2 v",
             _solver(lambda v, x, t, h: x + h * v(x - h / 2 * v(x, t), t + h / 2)),
         ),
+        (
+            "the midpoint is x + h/2 v: the h is missing, so you look half a unit of time ahead at every step length",
+            _solver(lambda v, x, t, h: x + h * v(x + v(x, t) / 2, t + h / 2)),
+        ),
+        (
+            "the second velocity belongs to time t + h/2, half a step ahead, not to t + 1/2",
+            _solver(lambda v, x, t, h: x + h * v(x + h / 2 * v(x, t), t + 0.5)),
+        ),
+        (
+            "a step is the velocity times its length h: the h is missing in the move from x",
+            _solver(lambda v, x, t, h: x + v(x + h / 2 * v(x, t), t + h / 2)),
+        ),
         (FROZEN, _solver(field=lambda v, t0, t1: lambda y, t: v(y, t0))),
         (
             f"{FROZEN} (and the rule is Euler's, of order 1)",
@@ -386,8 +407,7 @@ exercise(
         "Cut [t0, t1] into `steps` equal pieces of length h = (t1 - t0) / steps and keep the current time beside x.",
         "One midpoint step: walk half a step with v(x, t), look up the velocity there, at t + h/2, and walk the whole "
         "step from x with that velocity.",
-        "for n in range(steps): t = t0 + n * h; x = x + h * v(x + h / 2 * v(x, t), t + h / 2). Nothing in it asks "
-        "for h > 0.",
+        "Step n begins at time t0 + n * h. For t1 < t0 this h is negative, and nothing in your loop may ask for h > 0.",
     ),
     insight="two evaluations a step, order 2, and t1 < t0 gives the inverse flow with the same four lines.",
 )
@@ -489,6 +509,26 @@ exercise(
         (
             "this sums every entry of the Jacobian of v; the divergence is its diagonal",
             _residual(lambda p: p.dt + p.moved + p.p * p.jacobian.sum((1, 2))),
+        ),
+        (
+            "this sums ∂(p vⱼ)/∂xᵢ over all i and j; the divergence takes i = j alone",
+            _residual(lambda p: p.dt + p.grad.sum(1) * p.u.sum(1) + p.p * p.jacobian.sum((1, 2))),
+        ),
+        (
+            "only ∂(p v₁)/∂x₁ is there: the divergence adds ∂(p v₂)/∂x₂, one such term for each dimension",
+            _residual(lambda p: p.dt + p.grad[:, 0] * p.u[:, 0] + p.p * p.jacobian[:, 0, 0]),
+        ),
+        (
+            "only ∂(p v₂)/∂x₂ is there: does the loop overwrite ∂(p v₁)/∂x₁ instead of adding to it?",
+            _residual(lambda p: p.dt + p.grad[:, 1] * p.u[:, 1] + p.p * p.jacobian[:, 1, 1]),
+        ),
+        (
+            "∇·(p v) is divided by the number of points: differentiate the sum over the points, not their mean",
+            _residual(lambda p: p.dt + (p.moved + p.spread) / len(p.p)),
+        ),
+        (
+            "all is divided by the number of points: differentiate the sum over the points, not their mean",
+            _residual(lambda p: p.right / len(p.p)),
         ),
         (
             f"{WRONG_VARIABLE}∇·v differentiates v in space, not in time",
@@ -600,12 +640,16 @@ exercise(
             "Σ x is not the gradient: ∇log p(x) = -Σ⁻¹ x, and this is the Σ⁻¹ that is missing",
             lambda x, covariance: x @ covariance,
         ),
+        (
+            "this uses the diagonal of Σ alone: its ellipses have the axes of the coordinates, those of p are tilted",
+            lambda x, covariance: x @ (QUARTER_TURN / covariance.diag()).T,
+        ),
     ],
     hints=(
         "Where must w point so that no mass crosses a level set of p? And what must its divergence be then?",
         "J ∇log p, the gradient turned by 90 degrees, runs along the level sets, and ∇·(p J ∇log p) = ∇·(J ∇p) = 0 for "
         "every density. What is ∇log p for N(0, Σ)?",
-        "∇log p(x) = -Σ⁻¹ x, so w(x) = J Σ⁻¹ x with J = [[0, -1], [1, 0]]. For points in rows: x @ (J @ Σ⁻¹).T",
+        "∇log p(x) = -Σ⁻¹ x, and J = [[0, -1], [1, 0]] turns it. Points are rows: a matrix A acts on them as x @ A.T",
     ),
     insight="add any multiple of w to a field that generates pₜ and it still generates pₜ: "
     "the path does not fix the field.",

@@ -153,6 +153,26 @@ exercise(
         ),
         ("a factor 2 is missing: this is twice the divergence", _kl(lambda p: 2 * p.right)),
         (
+            "a factor 2 is missing below the means: (m₁ - m₂)² is divided by 2 s₂²",
+            _kl(lambda p: p.right + p.shift),
+        ),
+        (
+            "`/ 2 * s2**2` multiplies by s₂²: the denominator needs its parentheses, `/ (2 * s2**2)`",
+            _kl(lambda p: p.right + (p.s2**4 - 1) * (p.spread + p.shift)),
+        ),
+        (
+            "the constant has the wrong sign: it is -1/2, and two equal Gaussians must give 0",
+            _kl(lambda p: p.right + 1),
+        ),
+        (
+            "s₁ must be squared: E(X - m₂)² is the variance s₁² plus (m₁ - m₂)²",
+            _kl(lambda p: p.right - p.spread + p.s1 / (2 * p.s2**2)),
+        ),
+        (
+            "s₁ and s₂ are exchanged in the fraction, not in the logarithm: it is (s₁² + (m₁ - m₂)²)/(2 s₂²)",
+            _kl(lambda p: p.log + (p.s2**2 + (p.m1 - p.m2) ** 2) / (2 * p.s1**2) - 0.5),
+        ),
+        (
             "divided by s₁² where s₂² belongs: (X - m₂)² is measured in the second Gaussian's deviations",
             _kl(lambda p: p.log + (p.s1**2 + (p.m1 - p.m2) ** 2) / (2 * p.s1**2) - 0.5),
         ),
@@ -256,6 +276,10 @@ exercise(
             _coupling(lambda p: p.log_q((p.a - p.m_b) * (-p.s_b).exp(), p.b) - p.s_b.sum(-1)),
         ),
         (
+            "net is given the half that moves, and needs the one that stays, y_a",
+            _coupling(lambda p: p.log_q(p.a, (p.b - p.m_b) * (-p.s_b).exp()) - p.s_b.sum(-1)),
+        ),
+        (
             "the order is wrong: y_b = m + e^s x_b is undone by subtracting m first, then dividing by e^s",
             _coupling(lambda p: p.log_q(p.a, p.b * (-p.s).exp() - p.m) - p.total),
         ),
@@ -311,6 +335,20 @@ exercise(
         (
             "log |e^s| is s itself, negative where it is: no absolute value of s",
             _coupling(lambda p: p.right + p.total - p.s.abs().sum(-1)),
+        ),
+        (
+            "the exponent of the Gaussian is -|x|²/2, and the norm is not squared here",
+            _coupling(
+                lambda p: (
+                    p.right
+                    + (p.a.square() + p.x_b.square()).sum(-1) / 2
+                    - torch.cat([p.a, p.x_b], dim=-1).norm(dim=-1) / 2
+                )
+            ),
+        ),
+        (
+            "the four log-densities of the coordinates of x add up, and you average them",
+            _coupling(lambda p: p.log_q(p.a, p.x_b) / 4 - p.total),
         ),
         (
             "the square of x needs its factor 1/2",
@@ -411,6 +449,18 @@ exercise(
         (
             f"{UNSCALED}, not by levels - 1: there are levels cells",
             _bpd(lambda p: p.cost((p.x + p.u) / (p.levels - 1))),
+        ),
+        (
+            f"{UNSCALED}, with log(levels) likewise, and not by levels - 1: there are levels cells",
+            _bpd(
+                lambda p: (
+                    -(p.log_prob((p.x + p.u) / (p.levels - 1)) - p.d * math.log(p.levels - 1)) / (p.d * LOG_2)
+                )
+            ),
+        ),
+        (
+            "d is the number of coordinates of a point, x.shape[1], and you take the number of points",
+            _bpd(lambda p: -(p.nats / len(p.x) - p.log_levels) / LOG_2),
         ),
         (
             "the noise is centered, u - 1/2, so that x = 0 leaves [0, 1]: u is uniform on [0, 1)",

@@ -176,6 +176,14 @@ exercise(
             _adjoint(lambda p: (p.a_0, p.x_0 * p.miss * math.expm1(p.k) / p.k)),
         ),
         (
+            "dL/dk is ∫ a(t) ∂v/∂k dt with ∂v/∂k = x(t): yours has ∂v/∂x = k, which belongs to the adjoint equation",
+            _adjoint(lambda p: (p.a_0, p.miss * math.expm1(p.k))),
+        ),
+        (
+            "dL/dk has a factor k too many: v = k x, so ∂v/∂k = x and not k x",
+            _adjoint(lambda p: (p.a_0, p.k * p.of_k)),
+        ),
+        (
             "the derivative of (x - y)²/2 is x - y: yours is twice as large",
             _adjoint(lambda p: (2 * p.a_0, 2 * p.of_k)),
         ),
@@ -250,14 +258,19 @@ _generator = torch.Generator().manual_seed(0)
 PLACES, NOISE = torch.randn(2, 6, 3, generator=_generator, dtype=torch.float64)
 
 
-def _estimate(hutchinson: Answer) -> Any:
-    first, second = (hutchinson(Counted(_field), PLACES, 0.3, NOISE) for _ in range(2))
-    if isinstance(first, Tensor) and not alike(first, second):
-        raise GradeError(
-            "two calls with the same noise differ: use the noise that came in instead of drawing your own, since a "
-            "solve needs one draw throughout"
-        )
+def _twice(measure: Callable[[], Any], diagnosis: str) -> Any:
+    """What is measured, if a second time it is the same (NaN is for the probe to name)."""
+    first, second = measure(), measure()
+    if isinstance(first, Tensor) and first.isfinite().all() and not alike(first, second):
+        raise GradeError(f"two calls with the same {diagnosis}")
     return first
+
+
+def _estimate(hutchinson: Answer) -> Any:
+    return _twice(
+        lambda: hutchinson(Counted(_field), PLACES, 0.3, NOISE),
+        "noise differ: use the noise that came in instead of drawing your own, since a solve needs one draw throughout",
+    )
 
 
 UNTRAINABLE = "the value is right, but its gradient in the parameters of v, with which one trains, is not: "
@@ -432,6 +445,7 @@ def _likelihood(
     at: str = "middle",
     reach: float = 0.5,
     delay: float = 0.5,
+    departs: str = "start",
 ) -> Answer:
     """A log-likelihood; a step reads v again `reach` of the way and `delay` of the time on, and div v at `at`."""
 
@@ -445,11 +459,12 @@ def _likelihood(
                 "before": (x, t),
                 "early": (middle, t),
                 "after": (x + h * v(middle, s), t + h),
+                "moved": (x + h * v(middle, s), s),
                 "untimed": (middle, 0.0),
                 "start": (x, s),
             }[at]
             integral = integral + abs(h) * spread(v, place, when)
-            x = x + h * v(middle, s)
+            x = (middle if departs == "middle" else x) + h * v(middle, s)
         return finish(x, integral, x_1)
 
     return log_likelihood
@@ -460,7 +475,10 @@ STEPS = 6
 
 
 def _log_p(log_likelihood: Answer) -> Any:
-    result = log_likelihood(Counted(_field), X_1, STEPS)
+    result = _twice(
+        lambda: log_likelihood(Counted(_field), X_1, STEPS),
+        "points differ: take the exact divergence, not an estimate from random noise",
+    )
     if isinstance(result, Tensor) and result.shape == ():
         raise GradeError(
             f"this is one number for the batch; each of the {len(X_1)} points has a log-density of its own"
@@ -542,6 +560,11 @@ exercise(
             ),
         ),
         (
+            "the clock runs from t = 1 back to 0, but the points go forwards: on the way back a step is "
+            "x - v(middle, ...)/N",
+            _likelihood(field=lambda v: lambda x, t: v(x, 1 - t), direction=1.0, start=lambda h: 0.0),
+        ),
+        (
             "the clock starts at t = 0: the step is negative, but the first velocity belongs to t = 1",
             _likelihood(start=lambda h: 0.0),
         ),
@@ -572,6 +595,16 @@ exercise(
         ),
         ("the divergence is read at the end of each step: read it at the middle", _likelihood(at="after")),
         (
+            "the divergence is read where the step ends, though at the time of its middle: read it at the middle "
+            "point, before x is moved",
+            _likelihood(at="moved"),
+        ),
+        (
+            "the whole step departs from the middle point, so that the points go one and a half: x + h v(middle, ...), "
+            "from x itself",
+            _likelihood(departs="middle"),
+        ),
+        (
             "the middle point is half a step away, x + h/2 v(x, t): yours is a whole one, x + h v(x, t)",
             _likelihood(reach=1),
         ),
@@ -580,6 +613,10 @@ exercise(
             _likelihood(reach=-0.5),
         ),
         ("at the middle point the time is t + h/2: you read v and div v there at t", _likelihood(delay=0)),
+        (
+            "the time of the middle is on the wrong side of t: half a step back it is t - 1/(2N), yours is t + 1/(2N)",
+            _likelihood(delay=-0.5),
+        ),
         (
             "the clock is one step ahead: the first step starts at t = 1, with n = 0 in t = 1 + n h",
             _likelihood(start=lambda h: 1 + h),
@@ -612,6 +649,14 @@ exercise(
         (
             "log N(x; 0, I) has |x|²/2: the half is missing",
             _likelihood(lambda x_0, integral, x_1: _log_normal(x_0) - integral - x_0.square().sum(1) / 2),
+        ),
+        (
+            "log N(x; 0, I) is the sum over the coordinates: yours is their mean",
+            _likelihood(lambda x_0, integral, x_1: _log_normal(x_0) / 3 - integral),
+        ),
+        (
+            "the divergences of all points are added up: each point has one of its own, so keep dim 0",
+            _likelihood(spread=lambda v, x, t: divergence(v, x, t).sum()),
         ),
         (
             "the step's length is missing from the integral: multiply each divergence with 1/N",

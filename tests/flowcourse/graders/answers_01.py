@@ -143,6 +143,11 @@ WRONG = [
     ("1.4", stepper(ralston), "observed order 2.0"),
     ("1.4", lambda v, x, a, b, n: odeint(v, x, t0=a, t1=b, steps=n, method=RK4), "observed order 4.0"),
     ("1.4", half_field, "another equation"),
+    (
+        "1.4",
+        stepper(lambda v, x, t, h: x + h / 2 * (v(x, t) + v(x + h / 2 * v(x, t), t + h / 2))),
+        "observed order 1.0",
+    ),
     ("1.4", lambda v, x, a, b, n: x + (b - a) * v(x, a), "observed order|another equation"),
     ("1.4", with_linspace, "linspace"),
     ("1.4", in_place, "in place"),

@@ -5,7 +5,7 @@ import math
 import torch
 
 from flowlib.continuous import log_prob
-from flowlib.derivatives import divergence
+from flowlib.derivatives import divergence, rademacher
 from flowlib.solvers import MIDPOINT, RK4
 
 
@@ -67,6 +67,11 @@ def likelihood(
         return final(base(end(x, x_1)) + sign * integral)
 
     return log_likelihood
+
+
+def by_hutchinson():
+    g = torch.Generator().manual_seed(4)
+    return likelihood(divergence=lambda v, x, t: divergence(v, x, t, noise=rademacher(x, g)))
 
 
 def row(x, u, e):
@@ -143,6 +148,7 @@ WRONG = [
     ("3.3", lambda k: k, "TypeError"),
     ("3.3", 0.5, "function gradients"),
     ("3.4", own_noise(), "two calls"),
+    ("3.4", lambda *a: hutchinson(*a) * math.nan, "NaN"),
     ("3.4", d_passes, "One is enough"),
     ("3.4", overwrites_noise, "in place"),
     ("3.4", lambda *a: hutchinson(*a) + 1, "at the point"),
@@ -151,6 +157,7 @@ WRONG = [
     ("3.4", lambda v, x, t, e: torch.autograd.grad(v(x, t), x, e)[0], "RuntimeError"),
     ("3.4", None, "function hutchinson"),
     ("3.5", euler, "Euler's method"),
+    ("3.5", by_hutchinson(), "two calls"),
     ("3.5", likelihood(final=torch.mean), "one number for the batch"),
     ("3.5", lambda v, x, n: log_prob(v, x, steps=n, method=RK4), "another method"),
     ("3.5", likelihood(base=lambda x: normal(x) + 1), "in the limit of many steps; yours is -?[\\d.]+$"),

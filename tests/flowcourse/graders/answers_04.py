@@ -161,6 +161,16 @@ def trained(points, steps, lr=5e-3):
     return net.requires_grad_(False)
 
 
+def with_times_for_each(points):  # works in training, and fails in a solver
+    v = trained(points, 20)
+    return lambda x, t: v(x, t[:, None].flatten())
+
+
+def without_graph(points):
+    v = trained(points, 800)
+    return torch.no_grad()(lambda x, t: v(x, t))
+
+
 def best_gaussian(points):
     return GaussianMixture(points.mean(0)[None], torch.cov(points.T)[None]).marginal_velocity(linear)
 
@@ -287,12 +297,17 @@ WRONG = [
     ("4.3", lambda x, t: velocity(x, t.clamp(max=0.8)), "wrong at t = 0.95"),
     ("4.3", lambda x, t: velocity(x, t.clamp(min=1e-3)), "at t = 0 the velocity"),
     ("4.3", lambda x, t: (velocity(x, t) * (1 - t)) / (1 - t + 1e-3), "yours is"),
+    ("4.3", lambda x, t: (velocity(x, t) * (1 - t)) / (1 - t + 1e-5), "small number added"),
     ("4.4", loss_from(half_detached), "a part of it is detached"),
     ("4.5", lambda x, t, points: exact_velocity(x, t, points.add_(1)), "points was modified in place"),
     ("4.6", lambda a, s: math.pi / 4 * (a * a + s * s), "yours is"),
     ("4.7", lambda points: trained(points, 20), "W2 to fresh points|nothing has been learned"),
     ("4.7", lambda points: best_gaussian(points), "W2 to fresh points is 0.3"),
     ("4.7", lambda points: trained(points, 400, lr=2e-3), "but the mean of -log p over fresh points"),
+    ("4.7", lambda points: (lambda v: lambda x, t: -v(x, t))(trained(points, 200)), "fly away"),
+    ("4.7", lambda points: trained(points - points.mean(0), 800), "not shifted back"),
+    ("4.7", without_graph, "torch.no_grad nor detach"),
+    ("4.7", with_times_for_each, "t.expand"),
     ("4.7", lambda points: lambda x, t: x[:, 0], "one velocity for each point"),
     ("4.7", lambda points: lambda x, t: x / 0 - x / 0, "NaN or infinity"),
     ("4.7", lambda points: lambda x: x, "v\\(x, t\\), called with"),
