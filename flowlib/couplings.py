@@ -47,7 +47,8 @@ def exact(x_0: Tensor, x_1: Tensor, *, generator: Generator | None = None) -> tu
     >>> exact(x_0, x_1)[0].T
     tensor([[1., 3.]])
     """
-    a, b = _clouds(x_0, x_1)
+    coarse = x_0.ndim > 1 and x_0[:1].numel() >= _HIGH and x_0.dtype != torch.float64
+    a, b = _clouds(x_0, x_1, dtype=torch.float32 if coarse else torch.float64)
     return x_0[_assignment(_costs(a, b), a.shape[1])], x_1
 
 
@@ -287,10 +288,12 @@ def _check(x_0: Tensor, x_1: Tensor) -> None:
     )
 
 
-def _clouds(x_0: Tensor, x_1: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Both as rows in float64, about their means: shifts change no pairing, and cost digits."""
+def _clouds(
+    x_0: Tensor, x_1: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
+    """Both as rows in this dtype, about their means: shifts change no pairing, and cost digits."""
     _check(x_0, x_1)
-    a, b = (x.detach().flatten(1).to(device, torch.float64) for x in (x_0, x_1))
+    a, b = (x.detach().flatten(1).to(device, dtype) for x in (x_0, x_1))
     checks.finite("x_0", a)
     checks.finite("x_1", b)
     return a - a.mean(0), b - b.mean(0)
