@@ -56,7 +56,12 @@ def is_static() -> bool:
 
 
 def lab(
-    draw: Callable[..., Shown], /, *, title: str | None = None, caption: str | None = None, **controls: Control
+    draw: Callable[..., Shown],
+    /,
+    *,
+    title: str | None = None,
+    caption: str | None = None,
+    **controls: Control,
 ) -> Any:
     """Let the reader turn the controls of `draw(**values)`, which returns a figure from `show`.
 
@@ -125,4 +130,9 @@ def _pictures(
         f"{c.label}, {c.symbol} = {c.default}" for other, c in controls.items() if other != name
     )
     drawn = f"Drawn in advance for {fixed}; a running notebook has a slider for each." if fixed else None
-    return frames_explorable(control, frames, title=title, caption=" ".join(filter(None, (caption, drawn))) or None)
+    return frames_explorable(
+        control,
+        frames,
+        title=title,
+        caption=" ".join(filter(None, (caption or frames[0].caption, drawn))) or None,
+    )

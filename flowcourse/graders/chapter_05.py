@@ -228,6 +228,7 @@ def _step(
     reach: Callable[[float, float], float] = lambda a, h: a,
     only_last: bool = False,
     chained: bool = False,
+    moved: bool = False,
     weights: Callable[[Sequence[float]], Sequence[float]] = lambda b: b,
     move: Callable[[float], float] = lambda h: 1.0,
 ) -> Tensor:
@@ -237,6 +238,8 @@ def _step(
     y = x
     for row, c_i in zip(a, c, strict=True):
         y = y if chained else x
+        if moved:
+            y = x + h * sum(b_j * k_j for b_j, k_j in zip(b, k, strict=False))
         terms = list(zip(row, k, strict=True))
         for a_ij, k_j in terms[-1:] if only_last else terms:
             y = y + h * reach(a_ij, h) * k_j
@@ -358,6 +361,14 @@ exercise(
             _method(only_last=True),
         ),
         ("each stage starts again from x: yours starts from the stage before", _method(chained=True)),
+        (
+            "each stage starts from x as it was at the start of the step: yours starts from a point that b has moved",
+            _method(moved=True),
+        ),
+        (
+            "slope i belongs to time t + c_i h, counted from the start of the step: yours adds up the c",
+            lambda a, b, c: _method()(a, b, list(itertools.accumulate(c))),
+        ),
         ("the stages move by h a_ij k_j: yours contain h twice", _method(reach=lambda a, h: a * h)),
         ("the step adds h sum b k: yours contains h twice", _method(move=lambda h: h)),
         ("the stages step backwards: x + h a k, not x - h a k", _method(reach=lambda a, h: -a)),
@@ -418,7 +429,7 @@ def _adapt(
     size: Callable[[Tensor], float] = lambda d: float(d.square().mean().sqrt()),
     estimate: Callable[[float], float] = lambda h: h / 2,
     upside_down: bool = False,
-    early: bool = False,
+    late: Callable[[float], float] = lambda h: h,
     ignore: bool = False,
     first: Callable[[float], float] = lambda length: length / 10,
     halve: bool = False,
@@ -431,7 +442,7 @@ def _adapt(
         last = h >= t1 - t
         step = t1 - t if last and cut else h
         k_1 = v(x, t)
-        k_2 = v(x + step * k_1, t if early else t + step)
+        k_2 = v(x + step * k_1, t + late(step))
         error = max(size(estimate(step) * (k_2 - k_1)), 1e-300)
         accepted = error <= tol or not reject
         if accepted or ignore:  # `ignore` moves the point of a rejected step, and not the clock
@@ -567,6 +578,11 @@ exercise(
             _solver(exponent=1 / 3),
         ),
         ("the safety factor 0.9 is missing: half of the steps would just fail", _solver(safety=1.0)),
+        ("the factor 0.9 stands before the root, not inside it", _solver(safety=math.sqrt(0.9))),
+        (
+            "the limits 0.2 and 5 hold for the whole factor: multiply by 0.9 before you limit it",
+            _solver(least=0.18, most=4.5),
+        ),
         ("the ratio is upside down: a large error must make the next step short", _solver(upside_down=True)),
         (
             "h is multiplied after rejected steps only: it can shrink and never grow",
@@ -602,6 +618,10 @@ exercise(
             "the root mean square over all entries: you averaged the points' norms",
             _solver(size=lambda d: float(d.norm(dim=1).mean())),
         ),
+        (
+            "the root mean square averages over all entries, not over the points: divide by B d",
+            _solver(size=lambda d: float(d.square().sum(dim=1).mean().sqrt())),
+        ),
         ("the root is missing: this is the mean square", _solver(size=lambda d: float(d.square().mean()))),
         ("the two results differ by h/2 (k_2 - k_1): the 1/2 is missing", _solver(estimate=lambda h: h)),
         (
@@ -612,7 +632,8 @@ exercise(
             "the estimate is h/2 (k_2 - k_1): you compare the slopes themselves",
             _solver(estimate=lambda h: 1.0),
         ),
-        ("k_2 belongs to time t + h, not to t", _solver(early=True)),
+        ("k_2 belongs to time t + h, not to t", _solver(late=lambda h: 0.0)),
+        ("k_2 belongs to time t + h, not to t + h/2", _solver(late=lambda h: h / 2)),
         ("a rejected step must leave x where it was", _solver(ignore=True)),
     ],
     hints=(
@@ -688,9 +709,9 @@ def _own_plan(my_plan: Answer) -> Tensor:
         return torch.tensor(1.0)
     if steps.max() < 1.001 * steps.min():
         raise GradeError(f"{told}. Even steps cannot reach {CLOSE:g}: where is this field in a hurry?")
-    if steps[-1] > steps[0]:
+    if steps[-1] > 0.999 * steps[0]:
         raise GradeError(
-            f"{told}, and {CLOSE:g} is wanted. Your last step is longer than your first, and the points must stop "
+            f"{told}, and {CLOSE:g} is wanted. Your last step is no shorter than your first, and the points must stop "
             "within a hundredth of a unit at the end"
         )
     if counted.calls <= READINGS - method.stages:
@@ -718,5 +739,5 @@ exercise(
         "A smooth function of an even grid u in [0, 1] makes a grid: it must take 0 to 0 and 1 to 1, and be flat where "
         "steps should be short.",
     ),
-    insight="the same 24 readings, placed well, are worth ten times as many placed evenly.",
+    insight="the same 24 readings, placed well, are worth four times as many placed evenly.",
 )

@@ -197,7 +197,12 @@ WRONG = [
     ("5.6", plan(MIDPOINT, 13, 2.0), "only 24 readings"),
     ("5.6", plan(MIDPOINT, 100, 2.0), "only 24 readings"),
     ("5.6", plan(DOPRI5, 4, 2.0), "steps of its own"),
-    ("5.6", plan(MIDPOINT, 12, 0.5), "last step is longer"),
+    ("5.6", plan(MIDPOINT, 12, 0.5), "last step is no shorter"),
+    (
+        "5.6",
+        lambda n: (MIDPOINT, (1 - torch.cos(torch.linspace(0, math.pi, 13))) / 2),
+        "last step is no shorter",
+    ),
     ("5.6", plan(MIDPOINT, 6, 2.0), "readings left"),
     ("5.6", plan(EULER, 24, 2.0), "higher order pays"),
     ("5.6", plan(HEUN, 12, 2.0), "Shorten some steps"),
