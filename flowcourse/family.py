@@ -135,7 +135,9 @@ def train(
         x_1 = task.goal(n, generator=generator)
         return task.start(n, generator=generator), x_1
 
-    pairs = iter(Pairs(draw, BATCH, large=large, coupling=coupling, generator=draws)) if large > BATCH else None
+    pairs = (
+        iter(Pairs(draw, BATCH, large=large, coupling=coupling, generator=draws)) if large > BATCH else None
+    )
 
     def loss(v: Field, g: Generator) -> Tensor:
         x_0, x_1 = next(pairs) if pairs else draw(BATCH, generator=g)
