@@ -60,7 +60,9 @@ def test_a_stream_can_start_at_any_step_and_is_the_same_each_time():
 
 
 @pytest.mark.parametrize("context", [None, "spawn"])
-@pytest.mark.parametrize("coupling", [independent, exact, partial(partition, plans=4)], ids=str)
+@pytest.mark.parametrize(
+    "coupling", [independent, exact, partial(partition, plans=4)], ids=["independent", "exact", "partition"]
+)
 def test_ahead_of_time_the_batches_are_the_same_bits(coupling, context):
     def stream() -> Pairs:
         return Pairs(draw, 32, large=128, coupling=coupling, generator=generator(1))
