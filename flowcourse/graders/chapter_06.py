@@ -181,6 +181,7 @@ exercise(
             _velocity(lambda p: p.z - 2 * p.gap),
         ),
         ("σ' acts on ε = (x - μ)/σ, which is missing", _velocity(lambda p: p.z - 2 * p.s)),
+        ("Python reads 2 / 1 - t: put 1 - t in brackets", _velocity(lambda p: p.z - 2 / 1 - p.t * p.gap)),
     ],
     hints=(
         "Every member of the path is at x = μₜ + σₜ ε with a fixed ε. Differentiate in t, then express ε by x.",
@@ -231,6 +232,13 @@ def _slope(affine_loss: Answer) -> Tensor:
     return gradient(affine_loss(lambda x, t: theta * _field(x, t), X_0, X_1, TIMES, _alpha, _sigma), theta)
 
 
+def _loss_off(result: Tensor, right: Tensor, _: Answer) -> str:
+    told = f"for the test pairs, d = 3, the loss should be {right:.5f}; yours is {result:.5f}. "
+    if abs(result / right - 1) < 1e-3:
+        return f"{told}So near, it looks like slopes by finite differences: jvp has them exactly"
+    return f"{told}Compare x_t and u_t with cosine.sample(x_0, x_1, t) of flowlib, for α = sin(πt/2), σ = cos(πt/2)"
+
+
 DETACHED = (
     "the value is right, but no gradient flows from the loss to the network, or not all of it: something detaches it "
     "(no_grad, .item(), .detach() or torch.tensor of a result)"
@@ -242,10 +250,7 @@ exercise(
     "affine_loss(v, x_0, x_1, t, alpha, sigma)",
     Probe(
         lambda affine_loss: affine_loss(Counted(_field), X_0, X_1, TIMES, _alpha, _sigma),
-        lambda result, right, _: (
-            f"for the test pairs, d = 3, the loss should be {right:.4f}; yours is {result:.4f}. Compare x_t and u_t "
-            "with path.sample of flowlib.paths for α = sin(πt/2), σ = cos(πt/2)"
-        ),
+        _loss_off,
     ),
     Probe(_slope, lambda *_: DETACHED),
     right=_loss(lambda p: p.right),
@@ -327,6 +332,15 @@ exercise(
             _loss(lambda p: (p.v(p.x_t, p.t) - p.u_t).square().mean(0)),
         ),
         ("no factor 1/2: the loss is the mean square itself", _loss(lambda p: p.right / 2)),
+        (
+            "jvp returns the value first and the slope second; yours are exchanged",
+            _loss(lambda p: p.square(p.u_t, p.x_t).mean()),
+        ),
+        ("the error is v - u: you have added the target", _loss(lambda p: p.square(p.x_t, -p.u_t).mean())),
+        (
+            "σ'/σ multiplies x_t - α x₁, which is σ x₀, not x_t",
+            _loss(lambda p: p.square(p.x_t, p.a_dot * p.x_1 + p.s_dot / p.s * p.x_t).mean()),
+        ),
     ],
     hints=(
         "xₜ = α x₁ + σ x₀ and uₜ = α' x₁ + σ' x₀. What is missing is α' and σ' at each time.",
@@ -400,6 +414,10 @@ exercise(
         (
             "the weights must sum to 1 at each point x: you normalized over all points and z together",
             _marginal(lambda p: p.average(p.p / p.p.sum())),
+        ),
+        (
+            "to subtract the largest log_p does not normalize: divide by the sum over the z as well",
+            _marginal(lambda p: p.average((p.log_p - p.log_p.amax(1, keepdim=True)).exp())),
         ),
         (
             "log p is no weight: take the exponential first",
@@ -530,6 +548,19 @@ exercise(
             _score(lambda p: p.t * p.v - p.x / p.s),
         ),
         ("x is missing: E₀ = x - t v", _score(lambda p: p.t * p.v / p.s)),
+        ("the factor t of v is missing: E₀ = x - t v", _score(lambda p: (p.v - p.x) / p.s)),
+        (
+            "x + (1 - t) v is E₁, the data; the noise is E₀ = x - t v",
+            _score(lambda p: -(p.x + p.s * p.v) / p.s),
+        ),
+        (
+            "E₁ = x + (1 - t) v, not x + v: 1 - t is the time that is left",
+            _score(lambda p: -(p.x - p.t * (p.x + p.v)) / p.s**2),
+        ),
+        (
+            "Python divides by 1 and subtracts t: put 1 - t in brackets",
+            _score(lambda p: p.t * p.v - p.x - p.t),
+        ),
     ],
     hints=(
         "The score is -E₀/σ, with E₀ = E[x₀|xₜ = x]. So find E₀ from v and x.",

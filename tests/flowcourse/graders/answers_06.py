@@ -57,6 +57,12 @@ def summed_slopes(v, x_0, x_1, t, alpha, sigma):
     return (v(x_t, t) - (a_dot * x_1 + s_dot * x_0)).square().sum(1).mean()
 
 
+def by_differences(v, x_0, x_1, t, alpha, sigma, h=1e-3):
+    a_dot, s_dot = ((c(t + h) - c(t))[:, None] / h for c in (alpha, sigma))
+    x_t = alpha(t)[:, None] * x_1 + sigma(t)[:, None] * x_0
+    return (v(x_t, t) - (a_dot * x_1 + s_dot * x_0)).square().sum(1).mean()
+
+
 def overwriting(v, x_0, x_1, t, alpha, sigma):
     value = loss(v, x_0, x_1, t, alpha, sigma)
     x_1 *= alpha(t)[:, None]
@@ -155,9 +161,10 @@ WRONG = [
     ("6.3", lambda x, t: x, "TypeError"),
     ("6.3", "z - 2 (x - tz)/(1 - t)", "the function my_u"),
     ("6.4", summed_slopes, "whole batch"),
+    ("6.4", by_differences, "finite differences"),
     ("6.4", overwriting, "modified in place"),
     ("6.4", detached, "no gradient flows"),
-    ("6.4", lambda *a: 5 * loss(*a), "should be"),
+    ("6.4", lambda *a: 5 * loss(*a), "should be .* cosine.sample"),
     ("6.4", lambda *a: loss(*a).item(), "not float"),
     ("6.4", lambda v, x_0, x_1, t, alpha, sigma: alpha(t) * x_1, "RuntimeError"),
     ("6.4", None, "the function affine_loss"),
