@@ -1,10 +1,12 @@
 """The scenes: explorables that chapters show, each with its script beside it."""
 
 from flowcourse.scenes.averaging import averaging_explorer
+from flowcourse.scenes.cells import power_diagram
 from flowcourse.scenes.density import density_explorer
 from flowcourse.scenes.flow import flow_explorer
 from flowcourse.scenes.frames import frames_explorable
 from flowcourse.scenes.layers import layers_explorer
+from flowcourse.scenes.pairing import pairing_board
 from flowcourse.scenes.paths import paths_explorer
 from flowcourse.scenes.solver import solver_explorer
 from flowcourse.scenes.spacetime import spacetime_explorer
@@ -17,7 +19,9 @@ __all__ = [
     "flow_explorer",
     "frames_explorable",
     "layers_explorer",
+    "pairing_board",
     "paths_explorer",
+    "power_diagram",
     "solver_explorer",
     "spacetime_explorer",
 ]

@@ -26,7 +26,9 @@ from flowcourse.scenes import (
     flow_explorer,
     frames_explorable,
     layers_explorer,
+    pairing_board,
     paths_explorer,
+    power_diagram,
     solver_explorer,
     spacetime_explorer,
 )
@@ -234,6 +236,8 @@ EXPLORABLES = {
     "layers": lambda: layers_explorer(X.reshape(4, 10, 2), labels=["first", "second", "third"]),
     "density": lambda: density_explorer(FIELDS["mixture"]),
     "solver": lambda: solver_explorer({"spiral": spiral(), "vortex": FIELDS["vortex"]}),
+    "pairing": pairing_board,
+    "cells": power_diagram,
 }
 DRAWN = {name: make for name, make in EXPLORABLES.items() if name != "frames"}
 
@@ -396,6 +400,8 @@ TEXTS = {
     "layers": lambda **texts: layers_explorer(torch.zeros(3, 4, 2), labels=["<b>", "</script>"], **texts),
     "density": lambda **texts: density_explorer(FIELDS["mixture"], **texts),
     "variables": change_of_variables_explorer,
+    "pairing": pairing_board,
+    "cells": power_diagram,
 }
 
 
