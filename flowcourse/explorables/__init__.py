@@ -208,8 +208,9 @@ def stops_control(name: str, label: str, symbol: str, values: Sequence[Any], val
 
 
 def _slider(name: str, label: str, symbol: str, attributes: str, value: Any) -> Control:
+    lettered = f"{escape(label)} <i>{escape(symbol)}</i>" if symbol else escape(label)
     html = (
-        f'<div class="flow-control"><label><span>{escape(label)} <i>{escape(symbol)}</i></span>'
+        f'<div class="flow-control"><label><span>{lettered}</span>'
         f'<input type="range" data-control="{name}" {attributes}></label><output aria-hidden="true"></output></div>'
     )
     return Control(html, {name: value})

@@ -180,6 +180,25 @@ export function cells(spec, engine) {
 
   // From back to front
 
+  // The noise, drawn once
+  function cloud() {
+    const { canvas, width } = plane;
+    return remember("cloud", `${width} ${canvas.width} ${canvas.height} ${colors.source}`, () => {
+      const picture = new OffscreenCanvas(canvas.width, canvas.height);
+      const pen = picture.getContext("2d");
+      pen.scale(canvas.width / width, canvas.width / width);
+      Object.assign(pen, { fillStyle: colors.source, globalAlpha: 0.55 });
+      pen.beginPath();
+      for (let i = 0; i < noise.length; i += 2) {
+        const [X, Y] = [plane.X(noise[i]), plane.Y(noise[i + 1])];
+        pen.moveTo(X + 1.3, Y);
+        pen.arc(X, Y, 1.3, 0, 7);
+      }
+      pen.fill();
+      return picture;
+    });
+  }
+
   function drawCells() {
     const polygons = Array.from({ length: n }, (_, j) => corners(data, potentials(), j, plane));
     const outline = (polygon) => () => {
@@ -190,7 +209,7 @@ export function cells(spec, engine) {
       const full = Math.min(0.6, 0.24 * n * share);
       if (polygons[j].length > 2) plane.ink(colors.data, 0, full, outline(polygons[j]));
     });
-    if (values.noise) plane.dots(colors.source, 1.3, noise, 0.55);
+    if (values.noise) plane.image(cloud(), 0, 0, plane.width, plane.height);
     if (values.pairs) {
       const { goes } = held();
       const ways = Array.from({ length: PAIRS }, (_, i) => [

@@ -277,7 +277,7 @@ export function pairing(spec, engine) {
       [2, 5],
     );
     drawBars(
-      "swaps that would shorten",
+      "swaps that would cost less",
       colors.error,
       all.map((found) => found.swaps.length),
       [half + 6, foot],
@@ -297,7 +297,7 @@ export function pairing(spec, engine) {
     const kind = size === 1 ? "Independent pairs" : size < spec.pairs ? `Best within ${size}` : "Best of all";
     const told = `mean cost ${fixed(cost)}, of the best pairs ${fixed(best().cost)}`;
     const mine = swaps.length ? `, ${against(pairOf(chosen)).length} of them with the marked pair` : "";
-    return `${kind} · ${told} · ${swaps.length} of ${all} swaps would shorten${mine}`;
+    return `${kind} · ${told} · ${swaps.length} of ${all} swaps would cost less${mine}`;
   }
 
   return {

@@ -97,7 +97,7 @@ def pairing_board(
         )
     chart = (
         f"Two rows of bars for the batch sizes {', '.join(map(str, sizes))}: the mean cost of a pair, which falls to "
-        "that of the best pairs, a dotted line, and the number of swaps that would shorten, which falls to 0."
+        "that of the best pairs, a dotted line, and the number of swaps that would cost less, which falls to 0."
     )
     keys = (
         "Arrow keys move the marked point, with Shift by larger steps; Enter marks the next one, Backspace the one "

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Locator, Page
 
 from flowcourse.explorables import still
 from flowcourse.scenes import spacetime_explorer
+from flowlib.couplings import exact
 from flowlib.fields import Field, LinearField, TravelingVortex
 from flowlib.mixtures import GaussianMixture
 from flowlib.paths import linear
@@ -363,6 +364,84 @@ def test_the_ends_of_all_paths_are_the_same(explorable: Figure) -> None:
     np.testing.assert_allclose(starts, starts[:1].repeat(len(seen), 0), atol=1e-12)
     np.testing.assert_allclose(ends, ends[:1].repeat(len(seen), 0), atol=2e-3)
     assert (np.abs(np.diff(middles, axis=0)).max(1) > 0.1).all()
+
+
+def moved_by_hand(explorable: Figure, place: list[float], to: tuple[float, float]) -> list[float]:
+    """A mouse drags what lies at a place of the plane by so many pixels; the place where it let go."""
+    paper = explorable.figure.locator('canvas[role="application"]')
+    paper.evaluate("c => c.scrollIntoView({ block: 'center', behavior: 'instant' })")
+    box = paper.bounding_box()
+    assert box is not None
+    unit = min(box["width"], box["height"]) / (2 * explorable.spec["window"])
+    X = box["x"] + box["width"] / 2 + unit * place[0]
+    Y = box["y"] + box["height"] / 2 - unit * place[1]
+    mouse = explorable.page.mouse
+    mouse.move(X, Y)
+    mouse.down()
+    mouse.move(X + to[0], Y + to[1], steps=5)
+    mouse.up()
+    mouse.move(X - 60, Y - 60)  # let go
+    paper.focus()
+    explorable.page.wait_for_timeout(100)
+    return [place[0] + to[0] / unit, place[1] - to[1] / unit]
+
+
+@for_each(shows("pairing"))
+def test_pairs_are_found_anew_for_points_that_move(explorable: Figure) -> None:
+    sizes, n = explorable.spec["sizes"], explorable.spec["pairs"]
+    swaps = []
+    for size in sizes:
+        explorable.ask(f"flow.set('size', {size})")
+        swaps.append(explorable.state()["swaps"])
+    assert swaps[0] > 0 and swaps[-1] == 0
+    opening = explorable.state()["clouds"]
+    datum = opening[1][:2]
+    landed = moved_by_hand(explorable, datum, (-round(60 * np.sign(datum[0])), 40))
+    state = explorable.state()
+    assert state["clouds"][1][:2] == pytest.approx(landed, abs=0.011)
+    x_0, x_1 = (torch.tensor(points, dtype=torch.float64).reshape(-1, 2) for points in state["clouds"])
+    torch.testing.assert_close(x_0[state["partners"]], exact(x_0, x_1)[0])
+    explorable.ask("figure.querySelector('canvas[role=application]').focus()")
+    chosen = explorable.state()["chosen"]
+    explorable.page.keyboard.press("Enter")
+    following = explorable.state()["chosen"]
+    assert n * following[0] + following[1] == (n * chosen[0] + chosen[1] + 1) % (2 * n)
+    before = explorable.state()["clouds"][following[0]]
+    explorable.page.keyboard.press("ArrowUp")
+    after = explorable.state()["clouds"][following[0]]
+    assert sum(after) - sum(before) == pytest.approx(0.1, abs=0.011)
+    explorable.page.wait_for_timeout(100)
+    assert "0 of" in explorable.said()
+    chart = explorable.figure.locator("canvas").nth(1)
+    chart.click(position={"x": 10, "y": 60})
+    assert explorable.state()["size"] == sizes[0]
+    explorable.figure.locator(".flow-reset").click()
+    assert explorable.state()["clouds"] == opening
+
+
+@for_each(shows("cells"))
+def test_cells_follow_their_data_and_fill_alike(explorable: Figure) -> None:
+    n = len(explorable.spec["data"])
+    opening = explorable.state()
+    explorable.ask("flow.set('t', 4)")
+    learned = explorable.state()["shares"]
+    assert max(learned) < 1.1 / n < max(opening["shares"])
+    datum = opening["data"][2:4]
+    landed = moved_by_hand(explorable, datum, (-30, 25))
+    state = explorable.state()
+    assert state["data"][2:4] == pytest.approx(landed, abs=0.011) and state["chosen"] == 1
+    assert max(state["shares"]) < 1.15 / n  # learned anew
+    explorable.page.keyboard.press("ArrowUp")
+    assert explorable.state()["data"][3] == pytest.approx(state["data"][3] + 0.1, abs=0.011)
+    paper = explorable.figure.locator('canvas[role="application"]')
+    paper.click(position={"x": 40, "y": 60})
+    state = explorable.state()
+    assert state["chosen"] == n and state["probe"] != opening["probe"]
+    explorable.page.wait_for_timeout(100)
+    assert "your noise goes to y" in explorable.said()
+    explorable.figure.locator(".flow-reset").click()
+    assert explorable.state()["data"] == opening["data"]
+    assert explorable.state()["probe"] == opening["probe"]
 
 
 def field(described: dict[str, Any]) -> Field:
