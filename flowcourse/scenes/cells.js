@@ -28,17 +28,17 @@ export function cellOf(data, potentials, x, y) {
   return found;
 }
 
-// The potentials after 0, 1, 2, ... steps of stochastic ascent, as `fit_semidiscrete` takes them: g_j grows by
+// The potentials after 0, 1, 2, ... steps of stochastic ascent from a start, as `fit_semidiscrete` takes them: g_j grows by
 // rate s (1 - n p_j), where p_j is the share of the step's noises in cell j, s the product of the clouds' deviations, and the
 // rate falls along half a cosine. picks[k] are the numbers of the noises of step k.
-export function ascent(data, noise, picks, rate) {
+export function ascent(data, noise, picks, rate, start) {
   const n = data.length / 2;
   const deviation = (x) => {
     const mean = [0, 1].map((k) => x.reduce((sum, p, i) => sum + (i % 2 === k ? p : 0), 0) / (x.length / 2));
-    return Math.sqrt(x.reduce((sum, p, i) => sum + (p - mean[i % 2]) ** 2, 0) / (x.length / 2 - 1));
+    return Math.sqrt(x.reduce((sum, p, i) => sum + (p - mean[i % 2]) ** 2, 0) / (x.length / 2));
   };
   const size = rate * deviation(noise) * deviation(data);
-  const states = [new Float64Array(n)];
+  const states = [Float64Array.from(start)];
   picks.forEach((batch, k) => {
     const g = states[k].slice();
     const step = (size * (1 + Math.cos((Math.PI * k) / picks.length))) / 2;
@@ -105,7 +105,9 @@ export function cells(spec, engine) {
   );
   const step = () => Math.round(100 * values.t);
   const learned = () =>
-    remember("learned", `${version} ${values.rate}`, () => ascent(data, noise, picks, values.rate));
+    remember("learned", `${version} ${values.rate}`, () =>
+      ascent(data, noise, picks, values.rate, new Float64Array(n)),
+    );
   const potentials = () => learned()[step()];
   const goal = ([x, y]) => cellOf(data, potentials(), x, y);
 

@@ -50,9 +50,9 @@ def power_diagram(
         x goes to argmin_j |x - y_j|^2 - g_j,      g_j <- g_j + rate s (1 - n P(x goes to j)).
 
     A cell has more color the more noise it holds of N(0, I), of which 1,500 evenly spread points are seen. Steps are
-    those of `fit_semidiscrete`, each with 64 of them. Step 0 is the Voronoi diagram: every noise goes to its nearest
-    point. At the end all cells hold about the same share, and x -> y_j(x) is the optimal transport. The reader plays
-    the steps, drags data, and puts down a noise of their own, which an arrow joins to where it goes.
+    those of `fit_semidiscrete`, each with 64 of them, but step 0 is the Voronoi diagram: every noise goes to its
+    nearest point. At the end all cells hold about the same share, and x -> y_j(x) is the optimal transport. The reader
+    plays the steps, drags data, and puts down a noise of their own, which an arrow joins to where it goes.
 
     Args:
         data: y, (n, 2), from 2 to 12 points.
