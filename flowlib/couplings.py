@@ -266,7 +266,7 @@ def swap_violations(x_0: Tensor, x_1: Tensor) -> float:
         |x_0i - x_1i|^2 + |x_0j - x_1j|^2 > |x_0j - x_1i|^2 + |x_0i - x_1j|^2   if and only if
         <x_0i - x_0j, x_1i - x_1j> < 0.
 
-    None does where the pairs are optimal.
+    Derived at eq-swap. None does where the pairs are optimal.
 
     >>> swap_violations(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[5.0], [4.0], [6.0]]))
     0.3333333333333333
