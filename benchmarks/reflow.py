@@ -8,7 +8,8 @@ round carries POOL fresh points of noise with the member before it, and trains o
 
 - "straight": straightness, and W2 with one Euler step and with an adaptive solver, after 0, 1 and 2 rounds.
 - "teacher": the first round, with pairs by RK4 or by Euler's method, into fresh or into inherited weights.
-- "drift": five rounds on a model's own pairs alone, or with a share of pairs whose data are real.
+- "drift": five rounds on a model's own pairs alone; with half of the pairs from real data, carried backwards; and with
+  real data alone, each paired with a fresh noise next to where it was carried.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Generator, Tensor
 
 from flowcourse.budgets import generator
 from flowcourse.family import BATCH, NOISE_TO_EIGHT, POINTS, RATE, SEEDS, train
+from flowlib.couplings import partition
 from flowlib.fields import Field
 from flowlib.matching import cfm_loss
 from flowlib.metrics import wasserstein2
@@ -34,20 +36,26 @@ from flowlib.solvers import DOPRI5, EULER, RK4, Tableau, odeint
 from flowlib.training import cosine_decay, fit
 
 DATA = Path(__file__).resolve().parent.parent / "flowcourse" / "reflow.json"
-STEPS, POOL, ROUNDS, REAL = 3000, 2**15, 5, 0.5
+STEPS, POOL, ROUNDS = 3000, 2**15, 5
 TASK = NOISE_TO_EIGHT
 
 
-def pairs(
-    v: Field, g: Generator, *, method: Tableau = RK4, steps: int = 16, real: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """POOL pairs made by the flow of v; a share `real` of them from fresh data, carried backwards."""
-    count = round(real * POOL)
-    own = rectify(v, TASK.start(POOL - count, generator=g), method=method, steps=steps)
-    if not count:
-        return own
-    theirs = rectify(v, TASK.goal(count, generator=g), method=method, steps=steps, backwards=True)
-    return torch.cat([own[0], theirs[0]]), torch.cat([own[1], theirs[1]])
+def pairs(v: Field, g: Generator, *, method: Tableau = RK4, steps: int = 16) -> tuple[Tensor, Tensor]:
+    """POOL pairs made by the flow of v from fresh noise."""
+    return rectify(v, TASK.start(POOL, generator=g), method=method, steps=steps)
+
+
+def half_real(v: Field, g: Generator) -> tuple[Tensor, Tensor]:
+    """Half of the pairs from fresh noise, half from fresh data."""
+    own = rectify(v, TASK.start(POOL // 2, generator=g), steps=16)
+    real = rectify(v, TASK.goal(POOL // 2, generator=g), steps=16, backwards=True)
+    return torch.cat([own[0], real[0]]), torch.cat([own[1], real[1]])
+
+
+def renewed(v: Field, g: Generator) -> tuple[Tensor, Tensor]:
+    """Fresh data, carried backwards, and then fresh noise in the places nearby: both ends have their own laws."""
+    z, x_1 = rectify(v, TASK.goal(POOL, generator=g), steps=16, backwards=True)
+    return partition(TASK.start(POOL, generator=g), z, plans=32, generator=g)[0], x_1
 
 
 def learn(made: tuple[Tensor, Tensor], seed: int, heir: VelocityMLP | None = None) -> VelocityMLP:
@@ -107,13 +115,13 @@ def teacher(seed: int) -> dict[str, object]:
 
 
 def drift(seed: int) -> dict[str, object]:
-    """Five rounds on the model's own pairs, and five with real ones among them."""
+    """Five rounds with each kind of pairs, from one first member."""
     found: dict[str, object] = {}
     v_0 = first(seed)
-    for name, real in (("own", 0.0), ("real", REAL)):
+    for name, make in (("own", pairs), ("half real", half_real), ("renewed", renewed)):
         v, rounds = v_0, [measured(v_0, seed)]
         for k in range(1, ROUNDS + 1):
-            v = learn(pairs(v, generator(100 * k + seed), real=real), seed + k)
+            v = learn(make(v, generator(100 * k + seed)), seed + k)
             rounds.append(measured(v, seed))
         found[name] = rounds
     return found
@@ -138,7 +146,6 @@ def main() -> None:
         "floor": round(TASK.floor, 4),
         "steps": STEPS,
         "pool": POOL,
-        "real": REAL,
     }
     for name in [part] if part else PARTS:
         found = []

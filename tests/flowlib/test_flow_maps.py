@@ -246,7 +246,9 @@ def test_it_learns_a_map_that_no_straight_step_makes(improved):
     def loss(u, g):
         return mean_flow_loss(u, torch.randn(512, 1, generator=g), improved=improved, generator=g)
 
-    fit(net, loss, steps=1000, lr=1e-2, schedule=cosine_decay, ema=0.99, generator=generator(), progress=False)
+    fit(
+        net, loss, steps=1000, lr=1e-2, schedule=cosine_decay, ema=0.99, generator=generator(), progress=False
+    )
     x = torch.linspace(-1.5, 1.5, 7)[:, None]
     with torch.no_grad():
         assert (jump(net, x) - x).abs().max() < 0.3
