@@ -191,7 +191,7 @@ def mean_flow_loss(
         generator: the source of x_0, the coupling and the times, in this order, on the device of x_1.
         **cond: passed on to u, such as labels (B,) that belong to x_1.
 
-    Source: Geng et al. (2025), algorithm 1; Geng et al. (2026), section 4, for the improved form. Both measure time
+    Source: Geng, Deng et al. (2025), algorithm 1; Geng, Lu et al. (2025), section 4, for the improved form. Both measure time
     from the data.
 
     >>> at_rest = lambda x, s, t: torch.zeros_like(x)
