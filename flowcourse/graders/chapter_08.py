@@ -283,7 +283,7 @@ def _end(u: Answer, v: Answer, x: Tensor, s: Tensor, t: Tensor) -> dict[str, Any
         return x + (t - s)[:, None] * u(x, s, t)
 
     ones = torch.ones_like(t)
-    end, speed = jvp(place, (t,), (ones,))
+    end, speed, *_ = jvp(place, (t,), (ones,))
     u_dot = jvp(lambda t: u(x, s, t), (t,), (ones,))[1]
 
     def loss(gap: Tensor) -> Tensor:

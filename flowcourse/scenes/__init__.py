@@ -3,6 +3,7 @@
 from flowcourse.scenes.averaging import averaging_explorer
 from flowcourse.scenes.density import density_explorer
 from flowcourse.scenes.flow import flow_explorer
+from flowcourse.scenes.flow_map import flow_map_explorer
 from flowcourse.scenes.frames import frames_explorable
 from flowcourse.scenes.layers import layers_explorer
 from flowcourse.scenes.paths import paths_explorer
@@ -15,6 +16,7 @@ __all__ = [
     "change_of_variables_explorer",
     "density_explorer",
     "flow_explorer",
+    "flow_map_explorer",
     "frames_explorable",
     "layers_explorer",
     "paths_explorer",

@@ -9,7 +9,18 @@ from py_mini_racer import MiniRacer
 from flowcourse.assets import linked, modules
 from flowcourse.palette import LIGHT
 
-SCENES = ("averaging", "density", "flow", "frames", "layers", "paths", "solver", "spacetime", "variables")
+SCENES = (
+    "averaging",
+    "density",
+    "flow",
+    "flow_map",
+    "frames",
+    "layers",
+    "paths",
+    "solver",
+    "spacetime",
+    "variables",
+)
 HAND = Path(__file__).with_name("hand.js")
 
 
