@@ -23,6 +23,7 @@ from torch.nn.functional import mse_loss
 from flowcourse.budgets import generator
 from flowcourse.family import BATCH, RATE, SEEDS, STEPS, TASKS, Member, Task, evaluate, train
 from flowlib.couplings import exact as coupling
+from flowlib.couplings import partition
 from flowlib.fields import Field
 from flowlib.flow_maps import AverageVelocity, FlowMapMLP, mean_flow_loss
 from flowlib.matching import cfm_loss
@@ -100,6 +101,16 @@ def reflowed(task: Task, seed: int) -> tuple[tuple[Tensor, Tensor], float]:
     return (x_0, x_1), teacher.seconds + time.perf_counter() - began
 
 
+@cache
+def renewed(task: Task, seed: int) -> tuple[tuple[Tensor, Tensor], float]:
+    """A pool of 65,536 pairs: data carried backwards by such a member, then fresh noise in the places nearby."""
+    teacher, g = train(task, seed=seed, progress=False), generator(500 + seed)
+    began = time.perf_counter()
+    z, x_1 = rectify(teacher.net, task.goal(2**16, generator=g), backwards=True)
+    x_0, _ = partition(task.start(2**16, generator=g), z, plans=32, generator=g)
+    return (x_0, x_1), teacher.seconds + time.perf_counter() - began
+
+
 Pool = Callable[[Task, int], tuple[tuple[Tensor, Tensor], float]]
 
 
@@ -145,6 +156,8 @@ METHODS = {
     "linear path, reference recipe": Method(6, reference, linear),
     "reflow, one round": Method(8, partial(on_pairs, pool=reflowed), None),
     "reflow, then distilled to one step": Method(8, partial(in_one_step, pool=reflowed), None),
+    "reflow, renewed pairs": Method(8, partial(on_pairs, pool=renewed), None),
+    "renewed pairs, distilled to one step": Method(8, partial(in_one_step, pool=renewed), None),
     "MeanFlow, independent pairs": Method(8, mean_flow, linear),
     "MeanFlow, large optimal pairs": Method(8, partial(mean_flow, pool=transported), None),
     "one step, large optimal pairs": Method(8, partial(in_one_step, pool=transported), None),
