@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowcourse.explorables import (
-    DOTS,
+    DOT,
     LINE,
     PLAY,
     RESET,
@@ -120,12 +120,13 @@ def flow_map_explorer(
         ],
         title=title,
         legend=legend_entries(
-            ("model", DOTS, "particles of the method"),
-            ("truth", DOTS, "on the exact flow"),
+            ("model", DOT, "particles of the method"),
+            ("truth", DOT, "on the exact flow"),
             ("error", LINE, "from landing to true end"),
             ("muted", SHADE, "data"),
         ),
         caption=caption,
+        lines=2,
     )
 
 
