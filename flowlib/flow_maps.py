@@ -129,7 +129,7 @@ def eulerian_residual(u: AverageVelocity, v: Field, x: Tensor, s: Tensor, t: Ten
     It is -(d/ds + v . grad) phi_{s -> t}(x) for phi = x + (t - s) u: who starts a little later, a little further on
     the same trajectory, ends in the same place. MeanFlow's authors measure time from the data, hence their other sign.
 
-    Source: Geng et al. (2025), equation 6; Boffi et al. (2025) for the Eulerian equation.
+    Source: Geng, Deng et al. (2025), equation 6; Boffi et al. (2025) for the Eulerian equation.
     """
     velocity = v(x, s)
     value, slope, *_ = jvp(lambda x, s: u(x, s, t), (x, s), (velocity, torch.ones_like(s)))
@@ -191,8 +191,8 @@ def mean_flow_loss(
         generator: the source of x_0, the coupling and the times, in this order, on the device of x_1.
         **cond: passed on to u, such as labels (B,) that belong to x_1.
 
-    Source: Geng, Deng et al. (2025), algorithm 1; Geng, Lu et al. (2025), section 4, for the improved form. Both measure time
-    from the data.
+    Source: Geng, Deng et al. (2025), algorithm 1; Geng, Lu et al. (2025), section 4, for the improved form. Both
+    measure time from the data.
 
     >>> at_rest = lambda x, s, t: torch.zeros_like(x)
     >>> mean_flow_loss(at_rest, torch.full((4, 2), 3.0), x_0=torch.ones(4, 2))  # |x_1 - x_0|^2 / d
