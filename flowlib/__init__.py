@@ -52,6 +52,18 @@ from flowlib.fields import (
     shear,
     spiral,
 )
+from flowlib.flow_maps import (
+    AverageVelocity,
+    FlowMapMLP,
+    average_velocity,
+    eulerian_residual,
+    flow_map,
+    intervals,
+    jump,
+    lagrangian_residual,
+    mean_flow_loss,
+    shortcut_residual,
+)
 from flowlib.matching import cfm_loss
 from flowlib.metrics import energy_distance, noise_floor, sliced_wasserstein2, wasserstein2
 from flowlib.mixtures import GaussianMixture, MarginalVelocity
@@ -59,6 +71,7 @@ from flowlib.nets import SeededLinear, VelocityMLP, time_embedding
 from flowlib.normalizing import BaseLaw, Flow, StandardNormal, bits_per_dimension, dequantize
 from flowlib.pairs import Pairs, ahead
 from flowlib.paths import AffinePath, conical, cosine, linear, variance_preserving
+from flowlib.rectified import path_energy, rectify, straightness
 from flowlib.semidiscrete import Semidiscrete, fit_semidiscrete
 from flowlib.solvers import odeint, root_mean_square, trajectory, worst_point
 from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
@@ -79,6 +92,7 @@ __all__ = [
     "AffineBijection",
     "AffineCoupling",
     "AffinePath",
+    "AverageVelocity",
     "BaseLaw",
     "Bijection",
     "Choice",
@@ -89,6 +103,7 @@ __all__ = [
     "EmpiricalVelocity",
     "Field",
     "Flow",
+    "FlowMapMLP",
     "GaussianMixture",
     "Inverse",
     "InvertibleLinear",
@@ -112,6 +127,7 @@ __all__ = [
     "TravelingVortex",
     "VelocityMLP",
     "ahead",
+    "average_velocity",
     "bits_per_dimension",
     "cfm_loss",
     "checkerboard",
@@ -127,16 +143,22 @@ __all__ = [
     "divergence",
     "eight_gaussians",
     "energy_distance",
+    "eulerian_residual",
     "exact",
     "expand_time",
     "fit",
     "fit_semidiscrete",
+    "flow_map",
     "flow_with_log_det",
     "from_sd3",
     "fused_adam",
     "independent",
+    "intervals",
+    "jump",
+    "lagrangian_residual",
     "linear",
     "log_prob",
+    "mean_flow_loss",
     "moons",
     "nll_loss",
     "no_decay",
@@ -145,20 +167,24 @@ __all__ = [
     "odeint_adjoint",
     "optimal",
     "partition",
+    "path_energy",
     "pinwheel",
     "pullback",
     "rademacher",
     "rational_quadratic_spline",
+    "rectify",
     "root_mean_square",
     "rotation",
     "s_curve",
     "saddle",
     "sharpness",
     "shear",
+    "shortcut_residual",
     "sinkhorn",
     "sinkhorn_plan",
     "sliced_wasserstein2",
     "spiral",
+    "straightness",
     "swap_violations",
     "three_arms",
     "time_embedding",

@@ -4,6 +4,7 @@ from flowcourse.scenes.averaging import averaging_explorer
 from flowcourse.scenes.cells import power_diagram
 from flowcourse.scenes.density import density_explorer
 from flowcourse.scenes.flow import flow_explorer
+from flowcourse.scenes.flow_map import flow_map_explorer
 from flowcourse.scenes.frames import frames_explorable
 from flowcourse.scenes.layers import layers_explorer
 from flowcourse.scenes.pairing import pairing_board
@@ -17,6 +18,7 @@ __all__ = [
     "change_of_variables_explorer",
     "density_explorer",
     "flow_explorer",
+    "flow_map_explorer",
     "frames_explorable",
     "layers_explorer",
     "pairing_board",

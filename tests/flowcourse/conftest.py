@@ -14,6 +14,7 @@ SCENES = (
     "cells",
     "density",
     "flow",
+    "flow_map",
     "frames",
     "layers",
     "pairing",

@@ -107,8 +107,9 @@ def test_every_recorded_row_is_complete_and_possible():
         for values in [r["seconds"], *r["scores"].values()]:
             assert len(values) == len(r["seeds"]) == 3
         w2 = [statistics.mean(r["scores"][f"W2 at {n}"]) for n in (1, 2, 4, 8, "adaptive")]
-        assert w2 == sorted(w2, reverse=True)
-        assert w2[-1] > 0.95 * floors[r["task"]]
+        if r["chapter"] < 8:  # one-step students and flow maps are no fields that finer steps follow better
+            assert w2 == sorted(w2, reverse=True)
+        assert min(w2) > 0.95 * floors[r["task"]]
         if "nll" in r["scores"] and TASKS[r["task"]].target.entropy:
             assert min(r["scores"]["nll"]) > TASKS[r["task"]].target.entropy - 1e-3
     assert POINTS % 8 == 0
