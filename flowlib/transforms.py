@@ -182,7 +182,7 @@ class InvertibleLinear(Transform):
         checks.whole(dimension=dimension)
         device = generator.device if generator else None
         normal = torch.randn(dimension, dimension, generator=generator, device=device)
-        P, L, U = torch.linalg.lu(torch.linalg.qr(normal.to(torch.get_default_device()))[0])
+        P, L, U = torch.linalg.lu(torch.linalg.qr(normal.to(torch.empty(0).device))[0])
         self.register_buffer("order", P.argmax(dim=0))  # (P^T y)_i = y_{order_i}
         self.register_buffer("signs", U.diagonal().sign())
         self.lower, self.upper = nn.Parameter(L.tril(-1)), nn.Parameter(U.triu(1))

@@ -164,9 +164,10 @@ def test_sparse_gradients_and_matrices_alone_resume_to_the_bit(file: Path):
         nn.init.eye_(net.weight)
         return net
 
-    assert_exact(
-        matrix, lambda v, g: v(torch.rand(4, 3, generator=g)).square().sum(), file, optimizer=torch.optim.Muon
-    )
+    if muon := getattr(torch.optim, "Muon", None):  # since PyTorch 2.9
+        assert_exact(
+            matrix, lambda v, g: v(torch.rand(4, 3, generator=g)).square().sum(), file, optimizer=muon
+        )
 
 
 class Odd(Optimizer):

@@ -340,7 +340,7 @@ def test_two_processes_take_the_steps_of_one_with_both_batches(tmp_path: Path):
         average.update()
         history.append([float(x.detach()) for x in losses])
     for rank in (0, 1):
-        weights, ema, losses = torch.load(tmp_path / f"{rank}.pt")
+        weights, ema, losses = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(weights, dict(net.state_dict()), rtol=0, atol=1e-6)
         torch.testing.assert_close(ema, average.tensors, rtol=0, atol=1e-6)
         torch.testing.assert_close(losses, torch.tensor(history)[:, rank], rtol=1e-4, atol=0)
