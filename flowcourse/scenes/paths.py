@@ -13,7 +13,9 @@ from flowcourse.explorables import (
     LINE,
     PLAY,
     RESET,
+    RING,
     SHADE,
+    SQUARE,
     Explorable,
     Panel,
     encode16,
@@ -136,13 +138,20 @@ def paths_explorer(
         ],
         description,
         panels=[
-            [Panel(description)],
+            [
+                Panel(
+                    f"{description} One of them stands out, with its way; arrow keys choose another.",
+                    drawable=True,
+                )
+            ],
             [Panel(strip, wide=(720, 138), narrow=(354, 68), framed=False)],
         ],
         title=title,
         legend=legend_entries(
             ("path", DOTS, "points at t = 0, on their way, at t = 1"),
-            ("path", LINE, "trajectory"),
+            ("path", LINE, "trajectory of the point that you tap"),
+            ("source", RING, "its start"),
+            ("data", SQUARE, "its end"),
             ("muted", SHADE, "density"),
             ("truth", DASHES, "detour m(t)"),
         ),
