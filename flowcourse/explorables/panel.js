@@ -84,10 +84,17 @@ export function makePanel(canvas, own, colors) {
     );
 
   // Dots (or rings, of a width) at points [x_1, x_2, of the next, ...] of the world
-  panel.dots = (color, radius, x, alpha = 1, ring = 0) =>
+  panel.dots = (color, radius, x, alpha = 1, ring = 0) => {
+    const apart = own.canvas && !ring && alpha === 1; // of full dots a screen draws each faster alone, and the same
     panel.ink(color, ring, alpha, () => {
-      for (let i = 0; i < x.length; i += 2) panel.circle(panel.X(x[i]), panel.Y(x[i + 1]), radius);
+      for (let i = 0; i < x.length; i += 2) {
+        panel.circle(panel.X(x[i]), panel.Y(x[i + 1]), radius);
+        if (!apart) continue;
+        pen.fill();
+        pen.beginPath();
+      }
     });
+  };
   panel.circle = (X, Y, radius) => {
     pen.moveTo(X + radius, Y);
     pen.arc(X, Y, radius, 0, 7);

@@ -117,8 +117,9 @@ export function paths(spec, engine) {
 
   function drawTrajectories() {
     const all = states().filter((_, n) => n % 4 === 0); // smooth enough
-    panel.layer("ways", `${key()} ${one}`, 0.16, (alpha) =>
-      panel.ways(colors.path, 1, alpha, all, [], (i) => i !== one),
+    const every = Math.ceil(points.length / 100); // of many ways some
+    panel.layer("ways", `${key()} ${one}`, 0.3, (alpha) =>
+      panel.ways(colors.path, 1, alpha, all, [], (i) => i !== one && i % every === 0),
     );
   }
 
