@@ -175,10 +175,11 @@ export function paths(spec, engine) {
     panel.axes();
   }
 
+  const near = (t) => Math.abs(values.t - t) <= 0.125;
   function drawStrip() {
     MOMENTS.forEach((t, i) => {
       const [left, top, size] = cell(i);
-      const here = Math.abs(values.t - t) <= 0.125;
+      const here = near(t);
       strip.image(thumbnail(t), left, top, size, size);
       strip.ink(here ? colors.ink : colors.muted, here ? 2 : 1, here ? 1 : 0.5, (pen) =>
         pen.roundRect(left, top, size, size, 7),
@@ -205,7 +206,7 @@ export function paths(spec, engine) {
   return {
     draw() {
       drawMain();
-      drawStrip();
+      strip.layer("strip", `${key()} ${MOMENTS.map(near)}`, 1, drawStrip);
     },
     readout,
     prepare,

@@ -81,7 +81,8 @@ def paths_explorer(
     Since m(0) = m(1) = 0 the ends stay as they are. If v is the marginal velocity without detour, v(x - m, t) + m' is
     that with it. The points follow it; a strip of small pictures shows the density at five moments. The text line has
     the points' mean path length and kinetic energy, the mean of the integral over t of |v|^2: what a path costs. Every
-    point ends where it ends on every other of these paths, for they differ in scale, pace and place only.
+    point ends where it ends on every other of these paths, for they differ in scale, pace and place only; one that the
+    reader chooses shows its way.
 
     Args:
         paths: the affine paths to choose from; with one there is no choice. The text line compares with the first.
