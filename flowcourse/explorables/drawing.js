@@ -28,9 +28,16 @@ export function haze(canvas, { left, right, bottom, top }, [r, g, b], log) {
   return canvas;
 }
 
-// A density of the plane over the whole panel, in pixels of about a hundredth of its width
-export function shade(panel, color, remember, log) {
+// A density of the plane over the whole panel, in pixels of about a hundredth of its width; the key names it
+export function shade(panel, color, remember, key, log) {
   const rows = Math.round((80 * panel.height) / panel.width);
-  const small = remember("shade", rows, () => new OffscreenCanvas(80, rows));
-  panel.image(haze(small, panel, rgb(color), log), 0, 0, panel.width, panel.height);
+  const small = remember("small", rows, () => new OffscreenCanvas(80, rows));
+  const shape = `${key} ${color} ${rows} ${panel.right}`;
+  panel.image(
+    remember("shade", shape, () => haze(small, panel, rgb(color), log)),
+    0,
+    0,
+    panel.width,
+    panel.height,
+  );
 }

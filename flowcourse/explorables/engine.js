@@ -152,7 +152,7 @@ function bring(figure, scene, spec) {
       line.textContent = text;
       say(running.heard?.() ?? text);
     }
-    figure.dataset.live = ""; // the style sheet now hides the still picture
+    if (!("live" in figure.dataset)) figure.dataset.live = ""; // the style sheet now hides the still picture
   }
 
   // The first picture is computed in slices, so that a slow phone can scroll meanwhile; the still picture stands in for it.

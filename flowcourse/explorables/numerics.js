@@ -141,7 +141,10 @@ export function odeint(field, start, t0, t1, steps, tableau) {
 // Where the polygon through N + 1 states is when a fraction s of its N steps is done.
 export function between(states, s, N = states.length - 1) {
   const n = Math.min(Math.floor(s * N), N - 1);
-  return states[n].map((x, i) => x + (s * N - n) * (states[n + 1][i] - x));
+  const out = states[n].slice();
+  for (let i = 0, next = states[n + 1], part = s * N - n; i < out.length; i++)
+    out[i] += part * (next[i] - out[i]);
+  return out;
 }
 
 // The field at points x and time t
@@ -153,7 +156,7 @@ export function velocities(field, x, t) {
 
 // The lengths of vectors v
 export const lengths = (v) =>
-  Array.from({ length: v.length / 2 }, (_, i) => Math.hypot(v[2 * i], v[2 * i + 1]));
+  Array.from({ length: v.length / 2 }, (_, i) => Math.sqrt(v[2 * i] ** 2 + v[2 * i + 1] ** 2));
 
 // The speed that nine in ten of the points x do not exceed, at any time
 export function usualSpeed(field, x) {

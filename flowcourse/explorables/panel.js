@@ -3,10 +3,13 @@
 
 import { minus } from "./words.js";
 
+const LETTER = "italic 17px KaTeX_Math, 'Times New Roman', serif";
 const NAMES = [32, 28]; // the corners of a plane where its axes have their names
 
-export function makePanel(canvas, pen, colors) {
+export function makePanel(canvas, own, colors) {
+  let pen = own;
   const panel = { canvas, pen, width: 0, height: 0 };
+  const kept = {};
 
   panel.frame = (left, right, bottom, top, margin = 0) => {
     panel.X = (x) => margin + ((x - left) / (right - left)) * (panel.width - margin);
@@ -35,6 +38,26 @@ export function makePanel(canvas, pen, colors) {
     else pen.fill();
   };
 
+  // What draw(alpha) draws, kept as a picture under the name while the key, the size and the colors stay; a picture is made
+  // when they have stayed for one frame, for what changes in every frame is drawn faster without
+  panel.layer = (name, key, alpha, draw) => {
+    if (!own.canvas) return draw(alpha); // a pen for print keeps nothing
+    const whole = `${key} ${canvas.width} ${canvas.height} ${panel.right} ${Object.values(colors)}`;
+    if (kept[name]?.key !== whole) {
+      kept[name] = { key: whole };
+      return draw(alpha);
+    }
+    if (!kept[name].picture) {
+      const picture = new OffscreenCanvas(canvas.width, canvas.height);
+      kept[name].picture = picture;
+      panel.pen = pen = picture.getContext("2d");
+      pen.scale(canvas.width / panel.width, canvas.height / panel.height);
+      draw(1);
+      panel.pen = pen = own;
+    }
+    panel.image(kept[name].picture, 0, 0, panel.width, panel.height, alpha);
+  };
+
   // A line through points [x, y] of the world, or through those of each list
   panel.line = (color, width, alpha, points, dash) => panel.lines(color, width, alpha, [points], dash);
   panel.lines = (color, width, alpha, list, dash) =>
@@ -61,10 +84,17 @@ export function makePanel(canvas, pen, colors) {
     );
 
   // Dots (or rings, of a width) at points [x_1, x_2, of the next, ...] of the world
-  panel.dots = (color, radius, x, alpha = 1, ring = 0) =>
+  panel.dots = (color, radius, x, alpha = 1, ring = 0) => {
+    const apart = own.canvas && !ring && alpha === 1; // of full dots a screen draws each faster alone, and the same
     panel.ink(color, ring, alpha, () => {
-      for (let i = 0; i < x.length; i += 2) panel.circle(panel.X(x[i]), panel.Y(x[i + 1]), radius);
+      for (let i = 0; i < x.length; i += 2) {
+        panel.circle(panel.X(x[i]), panel.Y(x[i + 1]), radius);
+        if (!apart) continue;
+        pen.fill();
+        pen.beginPath();
+      }
     });
+  };
   panel.circle = (X, Y, radius) => {
     pen.moveTo(X + radius, Y);
     pen.arc(X, Y, radius, 0, 7);
@@ -75,9 +105,10 @@ export function makePanel(canvas, pen, colors) {
   panel.arrows = (color, width, alpha, list) => {
     const ends = (visit) => {
       for (let i = 0; i < list.length; i += 4) {
-        const [X, Y, dx, dy] = list.slice(i, i + 4);
-        const length = Math.hypot(dx, dy);
-        if (length > 2) visit(X + dx / 2, Y + dy / 2, dx, dy, Math.min(0.4, (2.5 + 2.5 * width) / length));
+        const [dx, dy] = [list[i + 2], list[i + 3]];
+        const length = Math.sqrt(dx * dx + dy * dy);
+        if (length > 2)
+          visit(list[i] + dx / 2, list[i + 1] + dy / 2, dx, dy, Math.min(0.4, (2.5 + 2.5 * width) / length));
       }
     };
     panel.ink(color, width, alpha, () =>
@@ -111,14 +142,14 @@ export function makePanel(canvas, pen, colors) {
       const [X, Y] = [panel.X(x[i]), panel.Y(x[i + 1])];
       const named =
         (X < NAMES[0] && Y < NAMES[1]) || (X > panel.width - NAMES[0] && Y > panel.height - NAMES[1]);
-      const length = unit * long(Math.hypot(v[i], v[i + 1]));
+      const length = unit * long(Math.sqrt(v[i] * v[i] + v[i + 1] * v[i + 1]));
       if (!named) list.push(X, Y, v[i] * length, -v[i + 1] * length);
     }
     panel.arrows(color, width, alpha, list);
   };
 
-  panel.image = (picture, X, Y, width, height) => {
-    pen.globalAlpha = 1;
+  panel.image = (picture, X, Y, width, height, alpha = 1) => {
+    pen.globalAlpha = alpha;
     pen.drawImage(picture, X, Y, width, height);
   };
 
@@ -126,14 +157,15 @@ export function makePanel(canvas, pen, colors) {
   panel.text = (text, X, Y, align = "center", italic = false, role = italic ? "ink" : "muted") => {
     Object.assign(pen, { textAlign: align, textBaseline: "middle", globalAlpha: 1, lineWidth: 4 });
     Object.assign(pen, { lineJoin: "round", strokeStyle: colors.page, fillStyle: colors[role] });
-    pen.font = italic ? "italic 17px KaTeX_Math, 'Times New Roman', serif" : "12px system-ui, sans-serif";
+    pen.font = italic ? LETTER : "12px system-ui, sans-serif";
     pen.setLineDash([]);
     pen.strokeText(minus(text), X, Y);
     pen.fillText(minus(text), X, Y);
   };
 
   // The names of a plane's axes at their ends, and numbers where there is room
-  panel.axes = () => {
+  panel.axes = () => panel.layer("axes", own.canvas && document.fonts.check(LETTER), 1, drawAxes);
+  const drawAxes = () => {
     const { X, Y, width, height, right, top } = panel;
     panel.text("x₁", width - 14, height - 12, "center", true);
     panel.text("x₂", 9, 14, "left", true);

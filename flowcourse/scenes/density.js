@@ -112,7 +112,7 @@ export function density(spec, engine) {
     const x = now();
     const n = Math.floor(t * STEPS);
     plane.plane(reach);
-    if (values.density) shade(plane, colors.muted, remember, (x) => logDensity(mixture, x, t));
+    if (values.density) shade(plane, colors.muted, remember, t, (x) => logDensity(mixture, x, t));
     if (values.arrows) {
       const gap = reach / 5;
       const places = plane.places(gap);

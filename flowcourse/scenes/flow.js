@@ -170,11 +170,12 @@ export function flow(spec, engine) {
     right.quiver(colors.truth, two ? 1.4 : 1.1, two ? 0.85 : 0.5, x, velocities(field(), x, t), long);
   }
 
-  // The states from one fraction of the steps to another
-  function part(states, from, to) {
+  // The states up to a fraction of the steps; of many steps every other one, which is smooth enough
+  function part(states, to) {
     const N = states.length - 1;
-    const inner = states.slice(Math.floor(from * N) + 1, Math.ceil(to * N));
-    return [between(states, from), ...inner, between(states, to)];
+    const every = N > 32 ? 2 : 1;
+    const inner = states.filter((_, n) => n % every === 0 && n < to * N);
+    return [...inner, between(states, to)];
   }
 
   function drawPoints(t) {
@@ -185,8 +186,12 @@ export function flow(spec, engine) {
       const states = trajectories();
       const width = alone ? 2 : 1;
       const faint = alone ? 1 : Math.max(0.3, Math.sqrt(100 / points.length));
-      if (t < 1) left.ways(path, width, 0.35 * faint, part(states, t, 1));
-      if (t > 0) left.ways(path, width, faint, part(states, 0, t));
+      // What lies ahead is fainter: the whole way, kept as a picture, and over it what lies behind
+      const ahead = 0.35 * faint;
+      left.layer("ways", `${key()} ${version}`, ahead, (alpha) =>
+        left.ways(path, width, alpha, part(states, 1)),
+      );
+      if (t > 0) left.ways(path, width, (faint - ahead) / (1 - ahead), part(states, t));
       if (alone && truth()) {
         const far = errors().map((e) => e * (left.X(1) - left.X(0)) > 3);
         left.ways(black, 1.2, 0.7, truth(), [2, 5], (i) => far[i]);
@@ -197,7 +202,9 @@ export function flow(spec, engine) {
           2.2,
           states.slice(0, Math.floor(t * steps()) + 1).flatMap((x) => [...x]),
         );
-      left.dots(source, alone ? 3.5 : 1.8, points, 1, alone ? 1.8 : 1.2);
+      left.layer("starts", version, 1, () =>
+        left.dots(source, alone ? 3.5 : 1.8, points, 1, alone ? 1.8 : 1.2),
+      );
     }
     if (alone) left.dots(page, 6.5, now);
     left.dots(`rgb(${hue(colors, t)})`, alone ? 5 : 2.4, now, alone ? 1 : 0.85);
@@ -208,7 +215,7 @@ export function flow(spec, engine) {
     follow();
     const { t } = values;
     if (values.density && described().kind === "mixture")
-      shade(left, colors.muted, remember, (x) => logDensity(described(), x, t));
+      shade(left, colors.muted, remember, `${values.field} ${t}`, (x) => logDensity(described(), x, t));
     if (values.grid ?? two) drawGrid(t);
     if (values.arrows ?? two) drawArrows(t);
     if (points.length) drawPoints(t);

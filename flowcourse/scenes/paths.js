@@ -5,7 +5,7 @@ import { affine } from "../explorables/affine.js";
 import { haze, hue, shade } from "../explorables/drawing.js";
 import { memory } from "../explorables/memory.js";
 import { advance, between, decode16, fields, logDensity, velocities } from "../explorables/numerics.js";
-import { choices } from "../explorables/pointer.js";
+import { choices, keys } from "../explorables/pointer.js";
 import { fixed } from "../explorables/words.js";
 
 const STEPS = 64;
@@ -88,22 +88,66 @@ export function paths(spec, engine) {
     );
   };
 
-  function drawTrajectories(t) {
-    const all = states();
-    const along = (from, to, alpha) => {
-      const inner = [];
-      for (let n = 2 * Math.floor((from * STEPS) / 2) + 2; n < to * STEPS; n += 2) inner.push(all[n]); // smooth enough
-      panel.ways(colors.path, 1, alpha, [between(all, from), ...inner, between(all, to)]);
-    };
-    if (t < 1) along(t, 1, 0.22);
-    if (t > 0) along(0, t, 0.5);
+  // One point stands out: a tap takes the nearest, arrow keys the next one.
+  const apart = (i) => Math.hypot(points[2 * i] + reach / 3, points[2 * i + 1] - reach / 4);
+  const usual = Array.from(points.subarray(points.length / 2), (_, i) => i).reduce((i, j) =>
+    apart(j) < apart(i) ? j : i,
+  ); // at first, one from the upper left, which must decide for an arm
+  let one = usual;
+  const choose = (i) => {
+    one = (i + points.length / 2) % (points.length / 2);
+    const [x, y] = now().subarray(2 * one);
+    engine.say(`Point ${one + 1} of ${points.length / 2}, at ${fixed(x)}, ${fixed(y)}`);
+    engine.draw();
+  };
+  choices(
+    panel,
+    (X, Y) => {
+      const x = now();
+      let nearest;
+      for (let i = 0, least = 24; i < x.length; i += 2) {
+        const away = Math.hypot(X - panel.X(x[i]), Y - panel.Y(x[i + 1]));
+        if (away < least) [least, nearest] = [away, i / 2];
+      }
+      return nearest;
+    },
+    choose,
+  );
+  keys(panel, (right, up) => choose(one + Math.sign(right + up)));
+
+  function drawTrajectories() {
+    const all = states().filter((_, n) => n % 4 === 0); // smooth enough
+    const every = Math.ceil(points.length / 100); // of many ways some
+    panel.layer("ways", `${key()} ${one}`, 0.3, (alpha) =>
+      panel.ways(colors.path, 1, alpha, all, [], (i) => i !== one && i % every === 0),
+    );
+  }
+
+  // The chosen point: from its start, a ring, to its end, a square
+  function drawChosen(t, x) {
+    const way = states().map((x) => x.subarray(2 * one, 2 * one + 2));
+    const n = Math.floor(t * STEPS);
+    if (values.trajectories) {
+      panel.line(colors.page, 6, 0.7, way);
+      panel.line(colors.path, 2.5, 0.45, [x, ...way.slice(n + 1)]);
+      panel.line(colors.path, 3.2, 1, [...way.slice(0, n + 1), x]);
+      const end = way.at(-1);
+      const square = (radius) => () => panel.square(panel.X(end[0]), panel.Y(end[1]), radius);
+      panel.ink(colors.page, 0, 1, square(6.5));
+      panel.ink(colors.data, 0, 1, square(5));
+      panel.dots(colors.page, 6, way[0]);
+      panel.dots(colors.source, 5, way[0], 1, 2.5);
+    }
+    panel.dots(colors.page, 9, x);
+    panel.dots(colors.ink, 7.5, x);
+    panel.dots(`rgb(${hue(colors, t)})`, 5.5, x);
   }
 
   function drawMain() {
     const { t, c } = values;
     panel.plane(reach);
-    if (values.density) shade(panel, colors.muted, remember, log(t));
-    if (values.trajectories) drawTrajectories(t);
+    if (values.density) shade(panel, colors.muted, remember, `${key()} ${t}`, log(t));
+    if (values.trajectories) drawTrajectories();
     const loop = Array.from({ length: 101 }, (_, n) => detour(c, n / 100));
     if (c) panel.line(colors.truth, 1.5, 0.8, loop, [2, 5]);
     if (values.arrows) {
@@ -111,8 +155,10 @@ export function paths(spec, engine) {
       const v = velocities(detoured(fields.mixture(law()), c), x, t);
       panel.quiver(colors.truth, 1.2, 0.6, x, v, (speed) => 0.45 / (3 + speed));
     }
-    panel.dots(colors.page, 4, now());
-    panel.dots(`rgb(${hue(colors, t)})`, 3, now());
+    const x = now();
+    panel.dots(colors.page, 3.4, x);
+    panel.dots(`rgb(${hue(colors, t)})`, 2.4, x, 0.8);
+    drawChosen(t, x.subarray(2 * one, 2 * one + 2));
     if (c) {
       const [p, q] = detour(c, t);
       const [X, Y] = [panel.X(p), panel.Y(q)];
@@ -129,10 +175,11 @@ export function paths(spec, engine) {
     panel.axes();
   }
 
+  const near = (t) => Math.abs(values.t - t) <= 0.125;
   function drawStrip() {
     MOMENTS.forEach((t, i) => {
       const [left, top, size] = cell(i);
-      const here = Math.abs(values.t - t) <= 0.125;
+      const here = near(t);
       strip.image(thumbnail(t), left, top, size, size);
       strip.ink(here ? colors.ink : colors.muted, here ? 2 : 1, here ? 1 : 0.5, (pen) =>
         pen.roundRect(left, top, size, size, 7),
@@ -159,11 +206,14 @@ export function paths(spec, engine) {
   return {
     draw() {
       drawMain();
-      drawStrip();
+      strip.layer("strip", `${key()} ${MOMENTS.map(near)}`, 1, drawStrip);
     },
     readout,
     prepare,
-    state: () => ({ length: costs()[0], energy: costs()[1] }),
+    reset() {
+      one = usual;
+    },
+    state: () => ({ length: costs()[0], energy: costs()[1], one }),
     positions: () => [...now()],
   };
 }

@@ -13,7 +13,9 @@ from flowcourse.explorables import (
     LINE,
     PLAY,
     RESET,
+    RING,
     SHADE,
+    SQUARE,
     Explorable,
     Panel,
     encode16,
@@ -79,7 +81,8 @@ def paths_explorer(
     Since m(0) = m(1) = 0 the ends stay as they are. If v is the marginal velocity without detour, v(x - m, t) + m' is
     that with it. The points follow it; a strip of small pictures shows the density at five moments. The text line has
     the points' mean path length and kinetic energy, the mean of the integral over t of |v|^2: what a path costs. Every
-    point ends where it ends on every other of these paths, for they differ in scale, pace and place only.
+    point ends where it ends on every other of these paths, for they differ in scale, pace and place only; one that the
+    reader chooses shows its way.
 
     Args:
         paths: the affine paths to choose from; with one there is no choice. The text line compares with the first.
@@ -136,13 +139,20 @@ def paths_explorer(
         ],
         description,
         panels=[
-            [Panel(description)],
+            [
+                Panel(
+                    f"{description} One of them stands out, with its way; arrow keys choose another.",
+                    drawable=True,
+                )
+            ],
             [Panel(strip, wide=(720, 138), narrow=(354, 68), framed=False)],
         ],
         title=title,
         legend=legend_entries(
             ("path", DOTS, "points at t = 0, on their way, at t = 1"),
-            ("path", LINE, "trajectory"),
+            ("path", LINE, "trajectory of the point that you tap"),
+            ("source", RING, "its start"),
+            ("data", SQUARE, "its end"),
             ("muted", SHADE, "density"),
             ("truth", DASHES, "detour m(t)"),
         ),

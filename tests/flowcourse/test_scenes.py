@@ -312,3 +312,17 @@ def test_a_path_that_the_browser_does_not_know_is_named():
     ):
         with pytest.raises(TypeError, match=r"'conical\(0.1\)'.*linear, cosine, squeeze, noise first"):
             make((linear, conical(0.1)))
+
+
+def test_a_point_of_many_paths_is_chosen_by_a_tap_or_by_keys(scene_of):
+    figure = paths_explorer(points=torch.tensor([[-1.0, 1.0], [1.0, 0.0], [0.0, -1.5]]), time=0.0)
+    tap = "const p = it.panels[0]; it.fire(0, 'click', { clientX: p.X(%s) + 5, clientY: p.Y(%s) })"
+    for act, one in (
+        ("", 0),
+        (tap % (1, 0), 1),
+        (tap % (0, -1.5), 2),
+        (tap % (2.5, 2.5), 0),  # nobody is near
+        ("it.press(0, 'ArrowRight')", 1),
+        ("it.press(0, 'ArrowLeft')", 2),
+    ):
+        assert scene_of(figure, f"(() => {{ {act}; return it.scene.state().one }})()") == one
