@@ -56,7 +56,7 @@ $10^{{-3}}$ without decay or averaged weights, and points blurred by noise of si
   $\\int \\mathbb{{E}} |v|^2 \\mathrm{{d}}t$ misses $W_2^2(p_0, p_1)$, the cheapest flow's energy.
 - *Field error* is the relative root mean square distance to the exact marginal velocity of the method's path, where
   that is known.
-- *Seconds* is the time of training, on {machine}.
+- *Seconds* is the time of training, on {machine}; where it is missing, the machine was busy with other work.
 
 `python -m benchmarks.leaderboard` trains and measures everything again.
 """

@@ -104,8 +104,9 @@ def test_every_recorded_row_is_complete_and_possible():
     for name, task in TASKS.items():
         assert floors[name] == pytest.approx(task.floor, rel=1e-2)
     for r in rows:
-        for values in [r["seconds"], *r["scores"].values()]:
+        for values in r["scores"].values():
             assert len(values) == len(r["seeds"]) == 3
+        assert len(r["seconds"]) in (0, 3)  # none where the machine was busy
         w2 = [statistics.mean(r["scores"][f"W2 at {n}"]) for n in (1, 2, 4, 8, "adaptive")]
         if r["chapter"] < 8:  # one-step students and flow maps are no fields that finer steps follow better
             assert w2 == sorted(w2, reverse=True)
