@@ -122,7 +122,7 @@ exercise(
             _map(lambda p: (p.x - 1) / 3**0.5),
         ),
         (
-            "that is the density of the data at the wrong end: set shares equal, not densities",
+            "that is half the share: the data have the density 1/2, so divide by it, and start at -1",
             _map(lambda p: p.left / 2),
         ),
     ],
@@ -334,6 +334,10 @@ def _within_off(result: Tensor, *_: Any) -> str:
     for k in LABELS.unique():
         mine = {tuple(row) for row in result[k == LABELS].tolist()}
         own = {tuple(row) for row in NOISE[k == LABELS].tolist()}
+        if mine < own:
+            return (
+                f"label {int(k)} uses only {len(mine)} of its {len(own)} noises, others twice: permute them"
+            )
         if mine != own:
             return (
                 f"the rows of label {int(k)} hold {len(mine - own)} noises that came with other labels: given its "
