@@ -86,7 +86,6 @@ export function pairing(spec, engine) {
   let clouds, chosen; // [noises, data]; a point of them { cloud, i }
   let version = 0;
   let moved = "";
-  let tapped = false;
 
   const solved = (size) =>
     remember(`pairs of ${size}`, version, () => {
@@ -230,7 +229,6 @@ export function pairing(spec, engine) {
     chart,
     (X) => sizes[Math.max(0, Math.min(sizes.length - 1, Math.floor(X / column())))],
     (size) => {
-      tapped = true;
       engine.set("size", size);
     },
   );
@@ -287,7 +285,7 @@ export function pairing(spec, engine) {
       const mine = size === values.size;
       chart.text(String(size), (n + 0.5) * column(), foot + 12, "center", false, mine ? "ink" : "muted");
     });
-    chart.text(`batch size B${engine.live && !tapped ? ": tap one" : ""}`, width / 2, height - 10, "center");
+    chart.text("batch size B", width / 2, height - 10, "center");
   }
 
   function readout() {

@@ -127,7 +127,7 @@ def pairing_board(
                     name="<b>Pairs</b>: drag a point",
                     drawable=True,
                 ),
-                Panel(chart, **CHART, name="<b>Every batch size</b> on these points"),
+                Panel(chart, **CHART, name="<b>Every batch size</b>: tap one"),
             ]
         ],
         title=title,

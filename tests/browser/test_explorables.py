@@ -532,6 +532,8 @@ def test_nothing_moves_when_a_figure_comes_to_life(visit: Visitor, chapter: str,
     bare = visit(chapter, scripts=False, width=width).page
     live = visit(chapter, width=width).page
     live.add_style_tag(content="section { content-visibility: visible !important }")
+    for page in (bare, live):  # a pinned panel would cover the one below it
+        page.add_style_tag(content=".flow-panel { position: static !important }")
     before = live.locator(".flow-explorable").evaluate_all(HEIGHTS)
     for found in found_on(chapter):
         figures = [page.locator(f'[data-flow-explorable="{found.name}"]').first for page in (bare, live)]
