@@ -39,8 +39,8 @@ HEAD = """\
 One network, a perceptron with three hidden layers of 64, learns two tasks with every method of chapters 4 to 8:
 fresh batches of 256 points, {steps:,} steps of Adam, seeds {seeds}. Each number is the mean over the seeds, with the
 standard deviation behind ±. The learning rate was chosen once, with the linear path; no other method was tuned.
-The methods of chapter 8 see no fresh batches: they draw theirs from a pool of 65,536 pairs, made by a trained teacher or,
-where pairs are *large*, by 16 exact couplings of 4,096 points, which for these were drawn balanced, as below.
+The methods of chapter 8 see no fresh batches: they draw theirs from a pool of 65,536 pairs, made by a trained teacher
+or, where pairs are *large*, by 16 exact couplings of 4,096 points, which for these were drawn balanced, as below.
 The row *reference recipe* is the linear path trained as {{cite:t}}`tong2024improving` publish it for the plane: Adam at
 $10^{{-3}}$ without decay or averaged weights, and points blurred by noise of size 0.1. That blur is another path: its
 *field error* still compares with the exact field of the unblurred one.
