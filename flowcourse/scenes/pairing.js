@@ -223,7 +223,7 @@ export function pairing(spec, engine) {
 
   // The chart: for every batch size a bar for the cost, and one for the swaps below
 
-  const HEAD = 40; // pixels above the bars, for their heading and the number of the highest
+  const HEAD = 0.12; // above the bars, for their heading and the number of the highest, in heights of the chart
   const column = () => chart.width / sizes.length;
   choices(
     chart,
@@ -234,9 +234,9 @@ export function pairing(spec, engine) {
   );
 
   function drawBars(heading, color, list, [top, bottom], told) {
-    const wide = Math.min(34, 0.6 * column());
+    const wide = 0.6 * column();
     const most = Math.max(...list) || 1;
-    const height = (value) => (value / most) * (bottom - top - HEAD);
+    const height = (value) => (value / most) * (bottom - top - HEAD * chart.height);
     const middle = (n) => (n + 0.5) * column();
     chart.text(heading, 6, top + 9, "left", false, "ink");
     list.forEach((value, n) => {
@@ -255,13 +255,13 @@ export function pairing(spec, engine) {
   function drawChart() {
     const all = sizes.map(solved);
     const { width, height } = chart;
-    const foot = height - 40;
+    const foot = 0.87 * height; // shares, not pixels: a still is scaled
     const half = foot / 2;
     const least = drawBars(
       "mean cost of a pair",
       colors.path,
       all.map(({ cost }) => cost),
-      [2, half - 6],
+      [0.005 * height, half - 0.016 * height],
       (cost) => fixed(cost, 1),
     );
     chart.ink(
@@ -278,7 +278,7 @@ export function pairing(spec, engine) {
       "swaps that would cost less",
       colors.error,
       all.map((found) => found.swaps.length),
-      [half + 6, foot],
+      [half + 0.016 * height, foot],
       String,
     );
     sizes.forEach((size, n) => {

@@ -523,6 +523,7 @@ def unlike(a: np.ndarray, b: np.ndarray) -> float:
     return float((np.abs(a[:rows, :columns] - b[:rows, :columns]) > 40).mean())
 
 
+UNPINNED = "panels => panels.forEach((panel) => { panel.style.position = 'static'; })"
 HEIGHTS = "figures => figures.map((figure) => figure.getBoundingClientRect().height)"
 
 
@@ -533,7 +534,7 @@ def test_nothing_moves_when_a_figure_comes_to_life(visit: Visitor, chapter: str,
     live = visit(chapter, width=width).page
     live.add_style_tag(content="section { content-visibility: visible !important }")
     for page in (bare, live):  # a pinned panel would cover the one below it
-        page.add_style_tag(content=".flow-panel { position: static !important }")
+        page.locator(".flow-panel").evaluate_all(UNPINNED)
     before = live.locator(".flow-explorable").evaluate_all(HEIGHTS)
     for found in found_on(chapter):
         figures = [page.locator(f'[data-flow-explorable="{found.name}"]').first for page in (bare, live)]
