@@ -20,7 +20,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from flowcourse.budgets import generator
-from flowcourse.family import BATCH, EIGHT_TO_MOONS, POINTS, RATE, Task
+from flowcourse.family import BATCH, EIGHT_TO_MOONS, POINTS, Task, learn
 from flowlib.couplings import Coupling, conditional, exact, independent, partition, sinkhorn
 from flowlib.data import eight_gaussians, moons, s_curve
 from flowlib.fields import Field
@@ -29,7 +29,6 @@ from flowlib.metrics import noise_floor
 from flowlib.nets import VelocityMLP
 from flowlib.pairs import Pairs
 from flowlib.solvers import DOPRI5, EULER, odeint, trajectory
-from flowlib.training import cosine_decay, fit
 
 DATA = Path(__file__).resolve().parent.parent / "flowcourse" / "couplings.json"
 SEEDS = range(5)
@@ -55,11 +54,7 @@ def trained(net: nn.Module, pairs: Pairs, seed: int) -> nn.Module:
         x_0, x_1, *told = next(stream)
         return cfm_loss(v, x_1, x_0=x_0, generator=g, **({"c": told[0]} if told else {}))
 
-    plan = {"steps": STEPS, "lr": RATE, "schedule": cosine_decay, "progress": False}
-    run = fit(net, loss, generator=generator(seed), **plan)
-    with run.ema.applied(net):
-        net.load_state_dict({name: x.clone() for name, x in net.state_dict().items()})
-    return net.eval()
+    return learn(net, loss, generator=generator(seed), steps=STEPS, progress=False).net
 
 
 # Four tasks of the plane, two couplings: the benchmark of Tong et al. (2024), section 5.1
@@ -127,22 +122,18 @@ def sample(n: int, condition: str, generator: Generator | None, balanced: bool =
     return (x_0, x_1, told[condition]) if condition in told else (x_0, x_1)
 
 
-class Aware(Pairs):
-    """A stream whose coupling sees the condition of its points."""
-
-    def coupled(self, number: int) -> tuple[Tensor, ...]:
-        generator = Generator().manual_seed(self.seed + number)
-        x_0, x_1, c = self.draw(self.large, generator=generator)
-        labels = (c[:, 0] > 0).long() if len(c.unique()) == 2 else c
-        return *conditional(x_0, x_1, labels=labels, coupling=partition, generator=generator), c
+def aware(x_0: Tensor, x_1: Tensor, *, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The condition-aware coupling: two values are classes, more are a coordinate."""
+    kinds = (labels[:, 0] > 0).long() if len(labels.unique()) == 2 else labels
+    return conditional(x_0, x_1, labels=kinds, coupling=partition, generator=generator)
 
 
 @torch.no_grad()
 def conditions(condition: str, method: str, seed: int) -> dict[str, Any]:
     draw = partial(_drawn, condition)
-    kind = Aware if method == "conditional" else Pairs
-    coupling = independent if method == "independent" else partition
-    stream = kind(draw, BATCH, coupling=coupling, generator=generator(seed))
+    coupling = {"independent": independent, "blind": partition, "conditional": aware}[method]
+    knows = method == "conditional"
+    stream = Pairs(draw, BATCH, coupling=coupling, generator=generator(seed), labelled=knows)
     with torch.enable_grad():
         v = trained(Told(condition != "none", generator(seed)), stream, seed)
     x_0, x_1, *told = sample(MANY, condition, generator(1000 + seed), balanced=True)

@@ -14,14 +14,14 @@ import dataclasses
 import platform
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import mse_loss
 
 from flowcourse.budgets import generator
-from flowcourse.family import BATCH, RATE, SEEDS, STEPS, TASKS, Member, Task, evaluate, train
+from flowcourse.family import BATCH, SEEDS, STEPS, TASKS, Member, Task, evaluate, learn, train
 from flowlib.couplings import exact as coupling
 from flowlib.couplings import partition
 from flowlib.fields import Field
@@ -31,7 +31,7 @@ from flowlib.mixtures import GaussianMixture
 from flowlib.nets import VelocityMLP
 from flowlib.paths import AffinePath, cosine, linear
 from flowlib.rectified import rectify
-from flowlib.training import cosine_decay, fit
+from flowlib.training import fit
 from tools import leaderboard
 
 
@@ -61,84 +61,71 @@ def exact(task: Task, *, seed: int, progress: bool) -> Member:
     return Member(task.velocity(), torch.zeros(0), 0.0)
 
 
-def learned(net: VelocityMLP | FlowMapMLP, loss: Callable[..., Tensor], seed: int, before: float) -> Member:
-    """The network trained by the family's recipe, with `before` seconds for what it learns from."""
-    run = fit(
-        net, loss, steps=STEPS, lr=RATE, schedule=cosine_decay, generator=generator(seed), progress=False
-    )
-    with run.ema.applied(net):
-        averaged = {name: x.clone() for name, x in net.state_dict().items()}
-    net.load_state_dict(averaged)
-    return Member(net.eval(), run.history, before + run.seconds)
+Pool = tuple[Tensor, Tensor]
+MakePool = Callable[[Task, int], Pool]
 
 
-def picked(pool: tuple[Tensor, Tensor], g: Generator) -> tuple[Tensor, Tensor]:
+def picked(pool: Pool, g: Generator) -> Pool:
     """A batch from a pool of pairs."""
     chosen = torch.randint(len(pool[0]), (BATCH,), generator=g)
     return pool[0][chosen], pool[1][chosen]
 
 
-@cache
-def transported(task: Task, seed: int) -> tuple[tuple[Tensor, Tensor], float]:
-    """A pool of 65,536 pairs, 16 exact couplings of 4,096 balanced points each, and the seconds that it took."""
-    began, g = time.perf_counter(), generator(500 + seed)
+def transported(task: Task, seed: int) -> Pool:
+    """A pool of 65,536 pairs, 16 exact couplings of 4,096 balanced points each."""
+    g = generator(500 + seed)
     draws = [
         coupling(*(law(4096, generator=g, balanced=True) for law in (task.start, task.goal)))
         for _ in range(16)
     ]
     x_0, x_1 = (torch.cat(ends) for ends in zip(*draws, strict=True))
-    return (x_0, x_1), time.perf_counter() - began
+    return x_0, x_1
 
 
-@cache
-def reflowed(task: Task, seed: int) -> tuple[tuple[Tensor, Tensor], float]:
+def reflowed(task: Task, seed: int) -> Pool:
     """A pool of 65,536 pairs, half of them from data carried backwards, by a member trained on independent pairs."""
     teacher, g = train(task, seed=seed, progress=False), generator(500 + seed)
-    began = time.perf_counter()
     own = rectify(teacher.net, task.start(2**15, generator=g))
     real = rectify(teacher.net, task.goal(2**15, generator=g), backwards=True)
     x_0, x_1 = (torch.cat(ends) for ends in zip(own, real, strict=True))
-    return (x_0, x_1), teacher.seconds + time.perf_counter() - began
+    return x_0, x_1
 
 
-@cache
-def renewed(task: Task, seed: int) -> tuple[tuple[Tensor, Tensor], float]:
+def renewed(task: Task, seed: int) -> Pool:
     """A pool of 65,536 pairs: data carried backwards by such a member, then fresh noise in the places nearby."""
     teacher, g = train(task, seed=seed, progress=False), generator(500 + seed)
-    began = time.perf_counter()
     z, x_1 = rectify(teacher.net, task.goal(2**16, generator=g), backwards=True)
     x_0, _ = partition(task.start(2**16, generator=g), z, plans=32, generator=g)
-    return (x_0, x_1), teacher.seconds + time.perf_counter() - began
+    return x_0, x_1
 
 
-Pool = Callable[[Task, int], tuple[tuple[Tensor, Tensor], float]]
-
-
-def on_pairs(task: Task, *, seed: int, progress: bool, pool: Pool) -> Member:
+def on_pairs(task: Task, *, seed: int, progress: bool, pool: MakePool) -> Member:
     """Flow matching on a pool of pairs."""
-    pairs, before = pool(task, seed)
+    pairs = pool(task, seed)
 
     def loss(v: Field, g: Generator) -> Tensor:
         x_0, x_1 = picked(pairs, g)
         return cfm_loss(v, x_1, x_0=x_0, generator=g)
 
-    return learned(VelocityMLP(2, generator=generator(seed)), loss, seed, before)
+    net = VelocityMLP(2, generator=generator(seed))
+    return learn(net, loss, generator=generator(seed), progress=progress)
 
 
-def in_one_step(task: Task, *, seed: int, progress: bool, pool: Pool) -> Member:
+def in_one_step(task: Task, *, seed: int, progress: bool, pool: MakePool) -> Member:
     """Distillation: only what one step needs, the velocity at t = 0, which is to be x_1 - x_0."""
-    pairs, before = pool(task, seed)
+    pairs = pool(task, seed)
 
     def loss(v: Field, g: Generator) -> Tensor:
         x_0, x_1 = picked(pairs, g)
         return mse_loss(v(x_0, torch.zeros(BATCH)), x_1 - x_0)
 
-    return learned(VelocityMLP(2, generator=generator(seed)), loss, seed, before)
+    net = VelocityMLP(2, generator=generator(seed))
+    return learn(net, loss, generator=generator(seed), progress=progress)
 
 
-def mean_flow(task: Task, *, seed: int, progress: bool, pool: Pool | None = None) -> Member:
+def mean_flow(task: Task, *, seed: int, progress: bool, pool: MakePool | None = None) -> Member:
     """MeanFlow, with fresh independent pairs or on a pool."""
-    pairs, before = pool(task, seed) if pool else (None, 0.0)
+    pairs = pool(task, seed) if pool else None
 
     def loss(u: AverageVelocity, g: Generator) -> Tensor:
         x_0, x_1 = (
@@ -146,7 +133,8 @@ def mean_flow(task: Task, *, seed: int, progress: bool, pool: Pool | None = None
         )
         return mean_flow_loss(u, x_1, x_0=x_0, generator=g)
 
-    return learned(FlowMapMLP(2, generator=generator(seed)), loss, seed, before)
+    net = FlowMapMLP(2, generator=generator(seed))
+    return learn(net, loss, generator=generator(seed), progress=progress)
 
 
 METHODS = {
@@ -154,6 +142,7 @@ METHODS = {
     "flow matching, linear path": Method(4, train, linear),
     "flow matching, cosine path": Method(6, partial(train, path=cosine), cosine),
     "linear path, reference recipe": Method(6, reference, linear),
+    "optimal pairs of 4,096": Method(7, partial(train, coupling=partition, large=4096), None),
     "reflow, one round": Method(8, partial(on_pairs, pool=reflowed), None),
     "reflow, then distilled to one step": Method(8, partial(in_one_step, pool=reflowed), None),
     "reflow, renewed pairs": Method(8, partial(on_pairs, pool=renewed), None),
@@ -166,10 +155,11 @@ METHODS = {
 
 def row(name: str, method: Method, task: Task) -> dict[str, object]:
     """Train and measure with every seed."""
-    members, scores = [], []
+    seconds, scores = [], []
     for seed in SEEDS:
-        members.append(method.train(task, seed=seed, progress=False))
-        net = members[-1].net
+        began = time.process_time()
+        net = method.train(task, seed=seed, progress=False).net
+        seconds.append(round(time.process_time() - began, 1))
         u = net if isinstance(net, FlowMapMLP) else None
         scores.append(dataclasses.asdict(evaluate(task, net, seed=seed, path=method.path, u=u)))
         print(f"{name}, {task.name}, seed {seed}: W2 {scores[-1]['w2']['adaptive']:.3f}", flush=True)
@@ -184,7 +174,7 @@ def row(name: str, method: Method, task: Task) -> dict[str, object]:
         "task": task.name,
         "seeds": list(SEEDS),
         "steps": 0 if method.train is exact else STEPS,
-        "seconds": [round(m.seconds, 1) for m in members],
+        "seconds": seconds,
         "scores": measures,
     }
 

@@ -23,8 +23,9 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
+from flowcourse import family
 from flowcourse.budgets import generator
-from flowcourse.family import BATCH, NOISE_TO_EIGHT, POINTS, RATE, SEEDS, train
+from flowcourse.family import BATCH, NOISE_TO_EIGHT, POINTS, SEEDS, train
 from flowlib.couplings import partition
 from flowlib.fields import Field
 from flowlib.matching import cfm_loss
@@ -32,7 +33,6 @@ from flowlib.metrics import wasserstein2
 from flowlib.nets import VelocityMLP
 from flowlib.rectified import rectify, straightness
 from flowlib.solvers import DOPRI5, EULER, RK4, Tableau, odeint
-from flowlib.training import cosine_decay, fit
 
 DATA = Path(__file__).resolve().parent.parent / "flowcourse" / "reflow.json"
 STEPS, POOL, ROUNDS = 1500, 2**14, 5
@@ -65,13 +65,7 @@ def learn(made: tuple[Tensor, Tensor], seed: int, heir: VelocityMLP | None = Non
         chosen = torch.randint(len(made[0]), (BATCH,), generator=g)
         return cfm_loss(v, made[1][chosen], x_0=made[0][chosen], generator=g)
 
-    run = fit(
-        net, loss, steps=STEPS, lr=RATE, schedule=cosine_decay, generator=generator(seed), progress=False
-    )
-    with run.ema.applied(net):
-        averaged = {name: x.clone() for name, x in net.state_dict().items()}
-    net.load_state_dict(averaged)
-    return net.eval()
+    return family.learn(net, loss, generator=generator(seed), steps=STEPS, progress=False).net
 
 
 @torch.no_grad()

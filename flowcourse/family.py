@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.resources import files
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from flowcourse.budgets import device, generator
 from flowlib.continuous import log_prob
 from flowlib.couplings import Coupling, independent
 from flowlib.data import MarginalVelocity, Toy, eight_gaussians, moons
 from flowlib.fields import Field
-from flowlib.flow_maps import AverageVelocity, FlowMapMLP, jump
+from flowlib.flow_maps import AverageVelocity, jump
 from flowlib.matching import cfm_loss
 from flowlib.metrics import noise_floor, wasserstein2
 from flowlib.mixtures import GaussianMixture
@@ -95,13 +96,34 @@ EIGHT_TO_MOONS = Task("8 Gaussians to moons", moons("tutorial"), eight_gaussians
 TASKS = {task.name: task for task in (NOISE_TO_EIGHT, EIGHT_TO_MOONS)}
 
 
+Net = TypeVar("Net", bound=nn.Module)
+
+
 @dataclass(frozen=True)
-class Member:
+class Member(Generic[Net]):
     """A trained member of the family: the network with its averaged weights, each step's loss, the seconds it took."""
 
-    net: VelocityMLP | FlowMapMLP
+    net: Net
     history: Tensor
     seconds: float
+
+
+def learn(
+    net: Net,
+    loss: Callable[[Any, Generator], Tensor],
+    *,
+    generator: Generator,
+    steps: int = STEPS,
+    progress: bool = True,
+) -> Member[Net]:
+    """Train in place by the family's recipe: Adam at 5e-3 that decays to 0 along half a cosine, and averaged weights,
+    which it keeps. Arguments as `fit` takes them.
+    """
+    run = fit(net, loss, steps=steps, lr=RATE, schedule=cosine_decay, generator=generator, progress=progress)
+    with run.ema.applied(net):
+        averaged = {name: x.clone() for name, x in net.state_dict().items()}
+    net.load_state_dict(averaged)
+    return Member(net.eval(), run.history, run.seconds)
 
 
 def train(
@@ -113,11 +135,10 @@ def train(
     coupling: Coupling = independent,
     large: int = BATCH,
     progress: bool = True,
-) -> Member:
+) -> Member[VelocityMLP]:
     """Train the family's network, a perceptron with three hidden layers of 64, by conditional flow matching.
 
-    Every member sees fresh batches of 256 points, Adam at 5e-3 that decays to 0 along half a cosine, and keeps the
-    averaged weights. It runs on a GPU if there is one.
+    Every member sees fresh batches of 256 points and follows the recipe of `learn`. It runs on a GPU if there is one.
 
     Args:
         task: what to learn.
@@ -145,19 +166,7 @@ def train(
         kept = independent if pairs else coupling
         return cfm_loss(v, x_1, x_0=x_0, path=path, coupling=kept, generator=g)
 
-    run = fit(
-        net,
-        loss,
-        steps=steps,
-        lr=RATE,
-        schedule=cosine_decay,
-        generator=draws,
-        progress=progress,
-    )
-    with run.ema.applied(net):
-        averaged = {name: x.clone() for name, x in net.state_dict().items()}
-    net.load_state_dict(averaged)
-    return Member(net.eval(), run.history, run.seconds)
+    return learn(net, loss, generator=draws, steps=steps, progress=progress)
 
 
 @dataclass(frozen=True)

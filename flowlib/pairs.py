@@ -26,6 +26,7 @@ class Pairs(IterableDataset[tuple[Tensor, ...]]):
         coupling: re-pairs x_0. It must do so in random order or leave x_1's: pieces are cut in the order of x_1.
         generator: gives the seed of the stream, once; the draws themselves are made on its device.
         first: the step to start at.
+        labelled: hand the coupling what stands beside x_1, the third that draw returns, as its `labels`.
 
     Source: Zhang et al. (2025), section 4; Cheng & Schwing (2025), section 3.3, who call it oversampling.
 
@@ -45,6 +46,7 @@ class Pairs(IterableDataset[tuple[Tensor, ...]]):
         coupling: Coupling = optimal,
         generator: Generator | None = None,
         first: int = 0,
+        labelled: bool = False,
     ) -> None:
         super().__init__()
         large = batch if large is None else large
@@ -54,6 +56,7 @@ class Pairs(IterableDataset[tuple[Tensor, ...]]):
             large % batch == 0, f"large must be a multiple of batch, got large={large} and batch={batch}"
         )
         self.draw, self.batch, self.large, self.coupling, self.first = draw, batch, large, coupling, first
+        self.labelled = labelled
         self.device = generator.device if generator else torch.device("cpu")
         self.seed = int(torch.randint(2**53, (), generator=generator, device=self.device))
 
@@ -73,11 +76,13 @@ class Pairs(IterableDataset[tuple[Tensor, ...]]):
         drawn = self.draw(self.large, generator=generator)
         sizes = [len(x) for x in drawn]
         checks.require(
-            len(drawn) >= 2 and set(sizes) == {self.large},
-            f"draw must return x_0, x_1 and what belongs to x_1, {self.large} of each, got {sizes}",
+            len(drawn) >= 2 + self.labelled and set(sizes) == {self.large},
+            f"draw must return x_0, x_1 and {'labels' if self.labelled else 'what belongs to x_1'}, "
+            f"{self.large} of each, got {sizes}",
         )
         x_0, x_1, *others = drawn
-        paired, kept = self.coupling(x_0, x_1, generator=generator)
+        known = {"labels": others[0]} if self.labelled else {}
+        paired, kept = self.coupling(x_0, x_1, generator=generator, **known)
         checks.require(
             kept is x_1, "a coupling must return x_1 itself, so that what belongs to it stays beside it"
         )

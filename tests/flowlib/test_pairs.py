@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from flowlib.couplings import exact, independent, partition, swap_violations
+from flowlib.couplings import conditional, exact, independent, partition, swap_violations
 from flowlib.pairs import Pairs, ahead
 from flowlib.semidiscrete import Semidiscrete, fit_semidiscrete
 
@@ -47,6 +47,14 @@ def test_a_large_batch_is_coupled_once_and_cut():
     assert swap_violations(x_0, x_1) == 0
     assert torch.equal((x_1[:, 0] > 0).long(), labels)
     torch.testing.assert_close((x_0, x_1, labels), pairs.coupled(0))
+
+
+def test_a_coupling_is_handed_the_labels_where_it_asks_for_them():
+    x_0, x_1, labels = Pairs(draw, 512, coupling=conditional, generator=generator(), labelled=True).coupled(0)
+    assert torch.equal((x_1[:, 0] > 0).long(), labels)
+    for side in (0, 1):  # within a side no pairs cross, and its noise has not learned the side
+        assert swap_violations(x_0[labels == side], x_1[labels == side]) == 0
+        assert x_0[labels == side].mean(0).abs().max() < 4 / 256**0.5
 
 
 def test_a_stream_can_start_at_any_step_and_is_the_same_each_time():
