@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 
 import execution_cache
 import mathematics
+import nbformat
 import pytest
 import reading
 import searching
 from docutils import nodes
+from jupyter_cache import get_cache
 from myst_nb.sphinx_ import HideCodeCellNode
 
 from flowcourse import claim
@@ -460,3 +463,30 @@ def test_a_touched_vendored_file_is_noticed(tmp_path: Path) -> None:
 
 def test_every_vendored_package_has_its_license() -> None:
     assert all((vendor.VENDOR / name / "LICENSE").is_file() for name in vendor.PACKAGES)
+
+
+def test_notebooks_are_run_ahead_side_by_side_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    # each of the first two waits for the other: one after the other they would not end
+    wait = "from pathlib import Path\nPath('{0}').touch()\nwhile not Path('{1}').exists():\n    pass"
+    cells = {"a": wait.format("a", "b"), "b": wait.format("b", "a"), "broken": "1 / 0"}
+    for name, cell in cells.items():
+        cell = nbformat.v4.new_code_cell(f"{cell}\n'{name} has run'")
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    (tmp_path / "text.md").write_text("# No notebook")
+    config = SimpleNamespace(nb_execution_cache_path=str(tmp_path / "cache"), nb_execution_timeout=60)
+    found = {"text": "text.md", **{name: f"{name}.ipynb" for name in cells}}
+    env = SimpleNamespace(doc2path=lambda name: str(tmp_path / found[name]))
+    monkeypatch.setattr(execution_cache.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    execution_cache.run_ahead(SimpleNamespace(config=config), env, list(found))
+    cache = get_cache(config.nb_execution_cache_path)
+    assert {Path(record.uri).stem for record in cache.list_cache_records()} == {"a", "b"}
+    _, merged = cache.merge_match_into_notebook(nbformat.read(tmp_path / "a.ipynb", as_version=4))
+    assert "a has run" in str(merged.cells[0].outputs)
+    assert "OMP_NUM_THREADS" not in os.environ
+    for name in ("a", "b"):
+        (tmp_path / name).unlink()
+    execution_cache.run_ahead(SimpleNamespace(config=config), env, ["a", "b"])
+    assert not (tmp_path / "a").exists()
