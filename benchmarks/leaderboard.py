@@ -1,6 +1,6 @@
 """Train every method of the course on every task, with all seeds, and record how well it does at what cost.
 
-    python -m benchmarks.leaderboard                 # all rows, about four minutes on one CPU thread
+    python -m benchmarks.leaderboard                 # all rows, about an hour on one CPU thread
     python -m benchmarks.leaderboard "cosine path"   # only the methods whose name holds these words
 
 Writes flowcourse/leaderboard.json, and from it the page book/appendices/leaderboard.md (tools/leaderboard.py). A
@@ -186,6 +186,8 @@ def main() -> None:
     torch.set_num_threads(1)
     kept = leaderboard.read() if leaderboard.DATA.exists() else {"rows": [], "tasks": {}}
     rows = {(r["method"], r["task"]): r for r in kept["rows"]}
+    machine = f"one thread of a {platform.machine()} CPU, torch {torch.__version__.split('+')[0]}"
+    tasks, order = list(TASKS), list(METHODS)
     for task in TASKS.values():
         kept["tasks"][task.name] = {
             "floor": round(task.floor, 4),
@@ -196,10 +198,10 @@ def main() -> None:
             known = isinstance(task.target, GaussianMixture) or method.train is not exact
             if known and words in name:
                 rows[name, task.name] = row(name, method, task)
-    tasks, order = list(TASKS), list(METHODS)
-    listed = sorted(rows.values(), key=lambda r: (tasks.index(r["task"]), order.index(r["method"])))
-    machine = f"one thread of a {platform.machine()} CPU, torch {torch.__version__.split('+')[0]}"
-    leaderboard.write({"machine": machine, "tasks": kept["tasks"], "rows": listed})
+                listed = sorted(
+                    rows.values(), key=lambda r: (tasks.index(r["task"]), order.index(r["method"]))
+                )
+                leaderboard.write({"machine": machine, "tasks": kept["tasks"], "rows": listed})
 
 
 if __name__ == "__main__":
