@@ -1,0 +1,130 @@
+"""Feynman-Kac correctors: weights that make a guided flow sample the density it is taken for (chapter 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from flowlib import checks
+from flowlib.conversions import convert
+from flowlib.fields import Field
+from flowlib.guidance import extrapolate
+from flowlib.paths import AffinePath, linear
+
+
+def mixing(t: float) -> float:
+    """Half the squared noise of a corrector, e^2 / 2, where none is named: 4 b_t = 4 (1 - t) / t, and 20 at most."""
+    return min(4 * (1 - t) / max(t, 1e-9), 20.0)
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """What `feynman_kac` returns.
+
+    Args:
+        x: the particles (n, *D) at t = 1.
+        log_weights: theirs (n,), up to a constant: zero for all after a resampling.
+        effective: the effective sample size before each step and at the end, as a share of n, (steps + 1,).
+        resampled: how many times the particles were drawn anew.
+    """
+
+    x: Tensor
+    log_weights: Tensor
+    effective: Tensor
+    resampled: int
+
+
+@torch.no_grad()
+def feynman_kac(
+    u: Field,
+    c: Field,
+    scale: float,
+    x: Tensor,
+    *,
+    steps: int = 400,
+    noise: Callable[[float], float] = mixing,
+    threshold: float = 0.5,
+    path: AffinePath = linear,
+    generator: Generator | None = None,
+) -> Corrected:
+    r"""Weighted particles of the tilted density q_1 ~ p(x)^(1 - w) p(x|y)^w, by the tilted path from q_0 = N(0, I):
+
+        dx = [g + e^2 / 2 grad log q_t(x)] dt + e dW,      g = u + w (c - u),      q_t ~ p_t^(1 - w) p_t(.|y)^w
+        d log-weight / dt = w (w - 1) <c - u, grad log p_t(x|y) - grad log p_t(x)>
+
+    Derived at thm-correctors. The weight's rate is by how much the guided flow and q_t miss the continuity equation.
+    The score of q_t is what `convert` makes of g. The noise e changes no law; it lets particles that were drawn twice
+    part again. They are drawn anew, by systematic resampling, whenever the effective sample size falls below
+    `threshold`. Each step is one evaluation of u and of c (Euler-Maruyama).
+
+    Raises:
+        ValueError: one step left less than one particle in a hundred: too long steps for the noise, or too large a w.
+
+    Args:
+        u, c: the marginal velocities of all data and of the condition, both from x_0 ~ N(0, I) independent of x_1.
+        scale: w, one number.
+        x: particles (n, *D) from N(0, I), which must be so many that their weights can speak for q.
+        steps: how many, from t = 0 to t = 1.
+        noise: e^2 / 2 at a time. 0 leaves the flow, with weights.
+        threshold: a share of n. 0 never resamples.
+        path: of u and c; its alpha(0) must be 0, so that q_0 is N(0, I).
+        generator: of the noise and the resampling, on the device of x.
+
+    Source: Skreta et al. (2025), proposition 3.2, for diffusion; Doucet & Johansen (2009) for resampling.
+    """
+    checks.floating("x", x)
+    checks.whole(steps=steps)
+    checks.require(0 <= threshold <= 1, f"threshold must be in [0, 1], got {threshold}")
+    w, n, h = torch.as_tensor(float(scale)), len(x), 1 / steps
+    log_weights, effective, resampled = x.new_zeros(n), [1.0], 0
+    for i in range(steps):
+        t = i * h
+        here, there = u(x, t), c(x, t)
+        g = extrapolate(here, there, w.to(x))
+        scores = [convert(v, x, t, path, given="velocity", wanted="score") for v in (here, there, g)]
+        rate = ((there - here) * (scores[1] - scores[0])).flatten(1).sum(1)
+        log_weights = log_weights + h * scale * (scale - 1) * rate
+        half = noise(t)
+        moves = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        x = x + h * (g + half * scores[2]) + (2 * half * h) ** 0.5 * moves
+        checks.require(
+            bool(log_weights.isfinite().all()),
+            f"the weights are not finite at t = {t + h:.3f}: take more steps",
+        )
+        share = effective_sample_size(log_weights) / n
+        effective.append(share)
+        if share < threshold:
+            checks.require(
+                share > 0.01,
+                f"all but {100 * share:.1f}% of the particles lost their weight before t = {t + h:.3f}; "
+                "take more steps, more particles or a smaller scale",
+            )
+            x, log_weights = resample(x, log_weights, generator=generator), torch.zeros_like(log_weights)
+            resampled += 1
+    return Corrected(x, log_weights, torch.tensor(effective), resampled)
+
+
+def effective_sample_size(log_weights: Tensor) -> float:
+    """1 / sum of squared weights, from their logarithms (n,): n if they are equal, 1 if one has all.
+
+    Source: Kong (1992).
+
+    >>> effective_sample_size(torch.tensor([0.0, 0.0, -100.0]))
+    2.0
+    """
+    return float(1 / log_weights.double().softmax(0).square().sum())
+
+
+def resample(x: Tensor, log_weights: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Particles like x (n, *D), each copied as often as it weighs, up or down to a whole number: systematic resampling.
+
+    Source: Kitagawa (1996); Doucet & Johansen (2009), section 3.4.
+    """
+    n = len(x)
+    checks.shaped("log_weights", log_weights, n)
+    levels = torch.arange(n, device=x.device) + torch.rand((), generator=generator, device=x.device)
+    heights = log_weights.double().softmax(0).cumsum(0) * n
+    return x[torch.searchsorted(heights, levels.double()).clamp(max=n - 1)]
