@@ -142,7 +142,8 @@ def vp_sde(
         return 2 * B / (beta_min + (beta_min**2 + 2 * rise * B).sqrt())
 
     def our_time(s: Tensor) -> Tensor:
-        return 1 / (1 + (s * (beta_min + rise * s / 2)).expm1().sqrt())  # expm1(B) = sigma^2 / alpha^2
+        ratio = (s * (beta_min + rise * s / 2)).expm1().sqrt()  # sigma / alpha
+        return torch.where(s < 0, torch.nan, 1 / (1 + ratio))
 
     span = (float(our_time(torch.tensor(1.0, dtype=torch.float64))), 1.0)
     return Convention(
