@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections import namedtuple
 from pathlib import Path
 
@@ -519,3 +520,90 @@ def test_translated_guidance_scales_do_the_same(given, wanted):
     for scale in (*below, least, least + 0.5, 7.5):
         same = translate_guidance(scale, given=given, wanted=wanted)
         torch.testing.assert_close(RULES[wanted](u, c, same), RULES[given](u, c, scale), **TIGHT)
+
+
+# The page: book/appendices/conventions.md
+
+TEXT = PAGE.read_text()
+
+
+def rows(first_heading):
+    """The cells of the page's table whose header row begins so."""
+    table = TEXT[TEXT.index(f"\n| {first_heading} |") + 1 :].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+
+
+def test_the_examples_of_the_page_run_and_reach_the_ends_of_the_exact_flow():
+    law = fl.three_arms()
+    field = law.marginal_velocity(linear)
+    names = {"eps": translated(field, given=FLOW_MATCHING, wanted=DDPM)}
+    first, others, ddim = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(first, names)
+        sampled = names["x"]
+        torch.manual_seed(0)
+        start = translate_state(torch.randn(1000, 2), 999, given=DDPM, wanted=FLOW_MATCHING)
+        exact = odeint(field, start, t0=DDPM.span[0], steps=200, method=RK4)
+        exec(others, names)
+        exec(ddim, names)
+    torch.testing.assert_close(sampled, exact, rtol=0, atol=0.1)
+    assert (sampled - exact).square().mean().sqrt() < 0.005  # midpoint with 20 steps
+    x, eps = names["start"], names["eps"]
+    to_ours = {"given": DDPM, "wanted": FLOW_MATCHING}
+    x = translate_state(x, translate_time(999, **to_ours), given=FLOW_MATCHING, wanted=DDPM)
+    for now, then in itertools.pairwise([999, 700, 400, 100, 0]):
+        e = eps(x, float(now))
+        data = (x - (1 - ABAR[now]).sqrt() * e) / ABAR[now].sqrt()
+        x = (ABAR[then].sqrt() * data + (1 - ABAR[then]).sqrt() * e).float()
+    torch.testing.assert_close(translate_state(x, 0, **to_ours), names["x"], rtol=1e-4, atol=1e-4)
+    x, t = points(5, 2, dtype=torch.float32), 0.3
+    for network, wanted in (("D", EDM), ("sd3", SD3)):
+        back = translated(names[network], given=wanted, wanted=FLOW_MATCHING)
+        torch.testing.assert_close(back(x, t), field(x, t), rtol=1e-4, atol=1e-4)
+
+
+def test_the_times_of_the_page():
+    columns = [FLOW_MATCHING, RECTIFIED_FLOW, SD3, DDPM, EDM, edm(0.5)]
+    table = rows("Flow matching")
+    assert len(table) == 5
+    for row in table:
+        for cell, wanted in zip(row, columns, strict=True):
+            exact = translate_time(float(row[0]), given=FLOW_MATCHING, wanted=wanted)
+            assert float(cell) == pytest.approx(exact, rel=6e-4, abs=1e-12)
+
+
+def test_the_guidance_scales_of_the_page():
+    table = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in TEXT.splitlines()
+        if '"` |' in line
+    ]
+    assert {row[-1].strip('`"') for row in table} == set(RULES)
+    for *_, u, c, three, seven, name in table:
+        for cell, w in ((u, 0), (c, 1), (three, 3), (seven, 7.5)):
+            if cell != "–":
+                assert float(cell) == translate_guidance(w, given="flowlib", wanted=name.strip('`"'))
+            else:
+                with pytest.raises(ValueError, match="diffusers"):
+                    translate_guidance(w, given="flowlib", wanted=name.strip('`"'))
+
+
+@each_paper
+def test_how_an_error_of_the_velocity_counts_as_the_page_says(paper):
+    t, x, e = shared(paper.convention), points(), points(seed=1)
+    r, q = (t**2 + (1 - t) ** 2).sqrt(), ((0.5 * t) ** 2 + (1 - t) ** 2).sqrt()
+    [name] = [name for name, other in PAPERS.items() if other is paper]
+    factor = {
+        "SD3": -1 + 0 * t,
+        "DDPM": -t,
+        "VP": -t,
+        "DDPM v": -r,
+        "VP v": -r,
+        "EDM": 1 - t,
+        "EDM F": q / 0.5,
+    }
+    factor["DDPM data"] = 1 - t
+    says = {"given": FLOW_MATCHING, "wanted": paper.convention}
+    error = translate_prediction(x + e, x, t, **says) - translate_prediction(x, x, t, **says)
+    torch.testing.assert_close(error, factor.get(name, 1 + 0 * t)[:, None] * e, **TIGHT)
