@@ -23,7 +23,26 @@ Conventions, stated once:
 from flowlib.autoregressive import MaskedAutoregressive
 from flowlib.averaging import EMA
 from flowlib.continuous import Law, flow_with_log_det, log_prob, nll_loss, odeint_adjoint
-from flowlib.conversions import Prediction, convert, converted, from_sd3, to_sd3
+from flowlib.conventions import (
+    DDPM,
+    EDM,
+    FLOW_MATCHING,
+    RECTIFIED_FLOW,
+    SD3,
+    Convention,
+    Guidance,
+    ddpm,
+    edm,
+    from_sd3,
+    to_sd3,
+    translate_guidance,
+    translate_prediction,
+    translate_state,
+    translate_time,
+    translated,
+    vp_sde,
+)
+from flowlib.conversions import Prediction, convert, converted
 from flowlib.coupling_layers import AffineCoupling, CouplingTransform, SplineCoupling
 from flowlib.couplings import (
     Choice,
@@ -82,12 +101,17 @@ from flowlib.transforms import ActNorm, Composition, Inverse, InvertibleLinear, 
 
 __version__ = "0.1.0"
 __all__ = [
+    "DDPM",
     "DOPRI5",
+    "EDM",
     "EMA",
     "EULER",
+    "FLOW_MATCHING",
     "HEUN",
     "MIDPOINT",
+    "RECTIFIED_FLOW",
     "RK4",
+    "SD3",
     "ActNorm",
     "AffineBijection",
     "AffineCoupling",
@@ -97,6 +121,7 @@ __all__ = [
     "Bijection",
     "Choice",
     "Composition",
+    "Convention",
     "Coupling",
     "CouplingTransform",
     "Empirical",
@@ -105,6 +130,7 @@ __all__ = [
     "Flow",
     "FlowMapMLP",
     "GaussianMixture",
+    "Guidance",
     "Inverse",
     "InvertibleLinear",
     "Law",
@@ -139,8 +165,10 @@ __all__ = [
     "converted",
     "cosine",
     "cosine_decay",
+    "ddpm",
     "dequantize",
     "divergence",
+    "edm",
     "eight_gaussians",
     "energy_distance",
     "eulerian_residual",
@@ -190,9 +218,15 @@ __all__ = [
     "time_embedding",
     "to_sd3",
     "trajectory",
+    "translate_guidance",
+    "translate_prediction",
+    "translate_state",
+    "translate_time",
+    "translated",
     "uniform",
     "variance_preserving",
     "velocity_and_divergence",
+    "vp_sde",
     "wasserstein2",
     "worst_point",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowlib import checks
-from flowlib.fields import Field, expand_time
+from flowlib.fields import Field
 from flowlib.graphs import reaches, require_constant
 from flowlib.paths import AffinePath
 
@@ -124,36 +124,6 @@ def converted(
         return _convert(prediction, x, t, path, given, wanted)
 
     return value
-
-
-def from_sd3(network: Field) -> Field:
-    """A network in Stable Diffusion 3's convention, as a velocity field in ours.
-
-    SD3 calls the linear path z = (1 - sigma) data + sigma noise, predicts noise - data, and counts time as
-    timestep = 1000 sigma. So sigma = 1 - t, timestep = 1000 (1 - t) and v = -v_sd3; x_t is the same.
-
-    timestep (B,) is in float32 at least: in bfloat16 it is off by up to 2, and so are the radians of a time embedding.
-
-    Source: Esser et al. (2024), section 3, rectified flow; the factor 1000 is that of the published networks.
-
-    >>> v = from_sd3(lambda x, timestep: timestep[:, None] * torch.ones_like(x))
-    >>> v(torch.zeros(1, 2), 0.75)
-    tensor([[-250., -250.]])
-    """
-
-    def v(x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
-        return -network(x, 1000 * (1 - expand_time(t, x).reshape(-1).expand(len(x))), **cond)
-
-    return v
-
-
-def to_sd3(v: Field) -> Field:
-    """The inverse of `from_sd3`: a velocity field in our convention, as a network(x, timestep, **cond) in SD3's."""
-
-    def network(x: Tensor, timestep: Tensor | float, **cond: object) -> Tensor:
-        return -v(x, 1 - expand_time(timestep, x).reshape(-1).expand(len(x)) / 1000, **cond)
-
-    return network
 
 
 def _convert(

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given as examples
 from hypothesis import strategies as st
 
-from flowlib.conversions import convert, converted, from_sd3, to_sd3
+from flowlib.conversions import convert, converted
 from flowlib.mixtures import GaussianMixture
 from flowlib.paths import AffinePath, conical, cosine, linear, variance_preserving
 from flowlib.solvers import DOPRI5, odeint
@@ -225,42 +225,6 @@ def test_bad_input_is_refused(change, error, message):
 def test_a_bad_margin_is_refused(margin):
     with pytest.raises(ValueError, match=str(margin)):
         converted(MIXTURE.marginal_velocity(linear), linear, given="velocity", wanted="score", margin=margin)
-
-
-# Stable Diffusion 3
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_to_sd3_and_back_is_the_identity(dtype):
-    v, x, tight = MIXTURE.marginal_velocity(linear), points(dtype=dtype), {"rtol": 0, "atol": 0}
-    tight["atol"] = 2e-5 if dtype == torch.float32 else 1e-13
-    for t in (0.0, 0.3, 1.0, torch.linspace(0, 1, len(x), dtype=dtype)):
-        torch.testing.assert_close(from_sd3(to_sd3(v))(x, t), v(x, t), **tight)
-    network = to_sd3(v)
-    for timestep in (0.0, 250.0, 1000.0):
-        torch.testing.assert_close(to_sd3(from_sd3(network))(x, timestep), network(x, timestep), **tight)
-
-
-def test_sd3_is_the_linear_path_run_from_data_to_noise():
-    x_0, x_1, timestep = points(), points(seed=1), torch.linspace(0, 1000, 40, dtype=torch.float64)
-    sigma = (timestep / 1000)[:, None]
-    z = (1 - sigma) * x_1 + sigma * x_0
-    torch.testing.assert_close(z, linear.sample(x_0, x_1, 1 - timestep / 1000)[0])
-
-    def network(z, timestep, *, prompt):  # knows the pair, as the regression target does
-        assert prompt == "a cat" and timestep.shape == (40,)
-        return (z - x_1) / (timestep / 1000).clamp(min=1e-300)[:, None]
-
-    inside = slice(1, None)  # at timestep 0 the noise is not visible in z
-    ours = from_sd3(network)(z, 1 - timestep / 1000, prompt="a cat")
-    torch.testing.assert_close(ours[inside], (x_1 - x_0)[inside])
-    seen = from_sd3(lambda x, timestep: timestep[:, None] * torch.ones_like(x))(x_1, 0.75)
-    torch.testing.assert_close(seen, torch.full_like(x_1, -250.0))
-
-
-def test_sd3_timesteps_in_half_precision_are_refused():
-    with pytest.raises(TypeError, match="bfloat16"):
-        to_sd3(MIXTURE.marginal_velocity(linear))(points(), torch.full((40,), 250.0, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize(
