@@ -67,6 +67,8 @@ from flowlib.flow_maps import (
 from flowlib.matching import cfm_loss
 from flowlib.metrics import energy_distance, noise_floor, sliced_wasserstein2, wasserstein2
 from flowlib.mixtures import GaussianMixture, MarginalVelocity
+from flowlib.mmdit import MMDiT, MMDiTConfig
+from flowlib.mmdit_blocks import JointBlock, TokenStream
 from flowlib.nets import SeededLinear, VelocityMLP, time_embedding
 from flowlib.normalizing import BaseLaw, Flow, StandardNormal, bits_per_dimension, dequantize
 from flowlib.pairs import Pairs, ahead
@@ -107,8 +109,11 @@ __all__ = [
     "GaussianMixture",
     "Inverse",
     "InvertibleLinear",
+    "JointBlock",
     "Law",
     "LinearField",
+    "MMDiT",
+    "MMDiTConfig",
     "MarginalVelocity",
     "MaskedAutoregressive",
     "Pairs",
@@ -122,6 +127,7 @@ __all__ = [
     "StandardNormal",
     "Tableau",
     "Times",
+    "TokenStream",
     "Toy",
     "Transform",
     "TravelingVortex",
