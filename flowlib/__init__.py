@@ -78,7 +78,7 @@ from flowlib.semidiscrete import Semidiscrete, fit_semidiscrete
 from flowlib.solvers import odeint, root_mean_square, trajectory, worst_point
 from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
 from flowlib.tableaus import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau
-from flowlib.times import Times, uniform
+from flowlib.times import TimeLaw, Times, logit_normal, mode, resolution_shift, shift, uniform
 from flowlib.training import Run, cosine_decay, fit, fused_adam, no_decay
 from flowlib.transforms import ActNorm, Composition, Inverse, InvertibleLinear, Permutation, Transform
 
@@ -126,6 +126,7 @@ __all__ = [
     "SplineCoupling",
     "StandardNormal",
     "Tableau",
+    "TimeLaw",
     "Times",
     "TokenStream",
     "Toy",
@@ -164,7 +165,9 @@ __all__ = [
     "lagrangian_residual",
     "linear",
     "log_prob",
+    "logit_normal",
     "mean_flow_loss",
+    "mode",
     "moons",
     "nll_loss",
     "no_decay",
@@ -179,12 +182,14 @@ __all__ = [
     "rademacher",
     "rational_quadratic_spline",
     "rectify",
+    "resolution_shift",
     "root_mean_square",
     "rotation",
     "s_curve",
     "saddle",
     "sharpness",
     "shear",
+    "shift",
     "shortcut_residual",
     "sinkhorn",
     "sinkhorn_plan",

@@ -114,7 +114,7 @@ class JointBlock(nn.Module):
         self.text = TokenStream(d, heads, qk_norm=qk_norm, generator=generator, last=last)
 
     def forward(self, x: Tensor, y: Tensor, c: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x (B, N, d) and y (B, L, d), changed as c (B, d) says; no token sees one where mask (B, 1, 1, N + L) is False."""
+        """x (B, N, d) and y (B, L, d), changed as c (B, d) says; mask (B, 1, 1, N + L) is False for unseen tokens."""
         shift_x, scale_x, *rest_x = self.image.modulation(c)
         shift_y, scale_y, *rest_y = self.text.modulation(c)
         of_x = self.image.queries_keys_values(modulate(x, shift_x, scale_x))
