@@ -68,7 +68,7 @@ from flowlib.matching import cfm_loss
 from flowlib.metrics import energy_distance, noise_floor, sliced_wasserstein2, wasserstein2
 from flowlib.mixtures import GaussianMixture, MarginalVelocity
 from flowlib.mmdit import MMDiT, MMDiTConfig
-from flowlib.mmdit_blocks import JointBlock, TokenStream
+from flowlib.mmdit_blocks import JointBlock, QKNorm, TokenStream
 from flowlib.nets import SeededLinear, VelocityMLP, time_embedding
 from flowlib.normalizing import BaseLaw, Flow, StandardNormal, bits_per_dimension, dequantize
 from flowlib.pairs import Pairs, ahead
@@ -119,6 +119,7 @@ __all__ = [
     "Pairs",
     "Permutation",
     "Prediction",
+    "QKNorm",
     "Run",
     "SeededLinear",
     "Semidiscrete",

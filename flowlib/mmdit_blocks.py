@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, rms_norm, scaled_dot_product_attention
 
 from flowlib.nets import SeededLinear
 
@@ -60,6 +60,14 @@ def embedder(inputs: int, d: int, generator: Generator | None, *, silent: bool =
     return nn.Sequential(SeededLinear(inputs, d, generator), nn.SiLU(), zeroed(last) if silent else last)
 
 
+class QKNorm(nn.RMSNorm):
+    """x / sqrt(mean(x^2) + eps) * weight over the channels of a head, in the dtype of x also under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Like x (..., d / heads)."""
+        return rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """adaLN: each token of x (B, N, d) normalized, then scaled and shifted as the conditioning says, (B, 1, d)."""
     return torch.addcmul(shift, layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
@@ -78,8 +86,8 @@ class TokenStream(nn.Module):
         self.heads, self.parts = heads, 2 if last else 6
         self.adaln = zeroed(SeededLinear(d, self.parts * d, generator))
         self.qkv = SeededLinear(d, 3 * d, generator)
-        self.norm_q = nn.RMSNorm(d // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.norm_k = nn.RMSNorm(d // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_q = QKNorm(d // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_k = QKNorm(d // heads, eps=1e-6) if qk_norm else nn.Identity()
         if not last:
             self.out = SeededLinear(d, d, generator)
             self.mlp_in, self.mlp_out = SeededLinear(d, 4 * d, generator), SeededLinear(4 * d, d, generator)
@@ -89,8 +97,8 @@ class TokenStream(nn.Module):
         return self.adaln(c)[:, None].chunk(self.parts, dim=2)
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Three times (B, heads, N, d / heads), from tokens (B, N, d); queries and keys of one length each."""
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        """Three times (B, N, heads, d / heads), from tokens (B, N, d)."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).unbind(2)
         return self.norm_q(q), self.norm_k(k), v
 
     def update(
@@ -119,7 +127,7 @@ class JointBlock(nn.Module):
         shift_y, scale_y, *rest_y = self.text.modulation(c)
         of_x = self.image.queries_keys_values(modulate(x, shift_x, scale_x))
         of_y = self.text.queries_keys_values(modulate(y, shift_y, scale_y))
-        q, k, v = (torch.cat(pair, dim=2) for pair in zip(of_x, of_y, strict=True))
+        q, k, v = (torch.cat(pair, dim=1).transpose(1, 2) for pair in zip(of_x, of_y, strict=True))
         seen = scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)  # (B, N + L, d)
         seen_x, seen_y = seen.split([x.shape[1], y.shape[1]], dim=1)
         x = self.image.update(x, seen_x, *rest_x)
