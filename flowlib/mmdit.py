@@ -25,11 +25,13 @@ from flowlib.mmdit_blocks import (
 )
 from flowlib.nets import SeededLinear, time_embedding
 
-CIRCLES = 256  # the coordinates of a number's embedding: cosines and sines at 128 frequencies
+CIRCLES = (
+    256  # coordinates that say a length of time or a guidance scale: cosines and sines at 128 frequencies
+)
 SLOW = {
     "fastest": 10.0,
     "slowest": 0.01,
-}  # for lengths of time and guidance scales, in which answers change slowly
+}  # in which answers change slowly
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class MMDiTConfig:
         text_dim, pooled_dim: of a token of the text, and of the vector that stands for all of it.
         pos_embed_max_size: the side, in patches, of the table of positions; no image may be larger.
         qk_norm: "rms_norm" keeps queries and keys at one length, lest the attention saturate in half precision.
+        frequencies: how many of SD3's 128 the embedding of time has, the slowest ones: 128 reach 1000 radians per unit
+            of time, 64 reach 10. A network that is to be differentiated in time, as a student is, wants few.
         scale_input: whether the network is told a guidance scale, to answer in one pass as guidance does in two.
         end_input: whether it is told a second time, to answer with the average velocity up to it.
     """
@@ -59,11 +63,13 @@ class MMDiTConfig:
     pooled_dim: int = 160
     pos_embed_max_size: int = 8
     qk_norm: Literal["rms_norm"] | None = "rms_norm"
+    frequencies: int = 128
     scale_input: bool = False
     end_input: bool = False
 
     def __post_init__(self) -> None:
         checks.whole(**{name: n for name, n in vars(self).items() if not name.endswith(("_norm", "_input"))})
+        checks.require(self.frequencies <= 128, f"frequencies must be at most 128, got {self.frequencies}")
         checks.require(self.width % 4 == 0, f"heads * head_dim must be a multiple of 4, got {self.width}")
         checks.require(
             self.sample_size % self.patch_size == 0,
@@ -125,7 +131,7 @@ class MMDiT(nn.Module):
         table = position_table(config.pos_embed_max_size, d, config.sample_size / p)
         self.register_buffer("positions", table)
         self.text = SeededLinear(config.text_dim, d, generator)
-        self.time = embedder(CIRCLES, d, generator)
+        self.time = embedder(2 * config.frequencies, d, generator)
         self.pooled = embedder(config.pooled_dim, d, generator)
         self.blocks = nn.ModuleList(
             JointBlock(d, config.heads, qk_norm=bool(config.qk_norm), generator=generator, last=last)
@@ -183,7 +189,9 @@ class MMDiT(nn.Module):
         """What holds for all tokens (B, d): the sum of a perceptron's answers to each number and to the pooled text."""
         t = expand_time(t, x).reshape(-1).expand(len(x))
         dtype = self.patch.weight.dtype
-        c = self.time(time_embedding(t, CIRCLES, dtype=dtype)) + self.pooled(pooled)
+        n = self.config.frequencies
+        circles = time_embedding(t, 2 * n, fastest=1000 * 1e-4 ** (1 - n / 128), dtype=dtype)
+        c = self.time(circles) + self.pooled(pooled)
         if self.span is not None:
             span = torch.zeros_like(t) if end is None else expand_time(end, x).reshape(-1) - t
             c = c + self.span(time_embedding(span, CIRCLES, **SLOW, dtype=dtype))
@@ -211,7 +219,7 @@ class MMDiT(nn.Module):
 
     def load_diffusers_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse: take the weights of an SD3Transformer2DModel of these sizes."""
-        self.load_state_dict(sd3_weights.from_diffusers(state))
+        self.load_state_dict(sd3_weights.from_diffusers(state, self.config.frequencies))
 
     def _check(self, x: Tensor, text: Tensor, pooled: Tensor, mask: Tensor | None) -> None:
         checks.floating("images", x)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from flowlib.nets import time_embedding
 
@@ -47,12 +48,22 @@ def to_diffusers(state: dict[str, Tensor], p: int) -> dict[str, Tensor]:
     theirs["pos_embed.pos_embed"] = state["positions"].flatten(0, 1)[None]
     patch = theirs["pos_embed.proj.weight"]  # (d, p p c), the kernel of a convolution
     theirs["pos_embed.proj.weight"] = patch.unflatten(1, (p, p, -1)).permute(0, 3, 1, 2)
-    return {name: value.contiguous() for name, value in _other_convention(theirs).items()}
+    first = theirs[FIRST].unflatten(1, (2, -1))  # (d, 2, n), for the slowest n of 128 frequencies
+    theirs[FIRST] = pad(first, (128 - first.shape[2], 0)).flatten(1)
+    # copies, since a file of tensors refuses parts that share their memory
+    return {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in _other_convention(theirs).items()
+    }
 
 
-def from_diffusers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_diffusers(state: dict[str, Tensor], frequencies: int) -> dict[str, Tensor]:
     """The inverse of `to_diffusers`. ValueError if there are weights that an MMDiT has no place for."""
     theirs = _other_convention(state)
+    fast, slow = theirs[FIRST].unflatten(1, (2, 128)).split([128 - frequencies, frequencies], dim=2)
+    if fast.any():
+        raise ValueError(f"these weights hear more than the slowest {frequencies} frequencies of time")
+    theirs[FIRST] = slow.flatten(1)
     patch = theirs["pos_embed.proj.weight"]
     theirs["pos_embed.proj.weight"] = patch.permute(0, 2, 3, 1).flatten(1)
     table = theirs.pop("pos_embed.pos_embed")[0]  # (n n, d)

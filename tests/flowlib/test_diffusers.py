@@ -1,9 +1,11 @@
 """MMDiT and Euler's method against diffusers: the same function and the same samples from the same weights."""
 
+from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from tests.flowlib.known import cloud, generator
 CONFIGS = {
     "as SD3": MMDiTConfig(8, 2, 4, 3, 3, 16, 20, 12, 6, qk_norm=None),
     "as SD3.5": MMDiTConfig(8, 2, 4, 3, 3, 16, 20, 12, 6, qk_norm="rms_norm"),
+    "slow circles": MMDiTConfig(8, 2, 4, 2, 2, 8, 5, 7, 6, frequencies=64),
     "one block": MMDiTConfig(6, 1, 3, 1, 2, 8, 5, 7, 6),
     "large patches": MMDiTConfig(12, 3, 2, 2, 1, 24, 5, 7, 5),
 }
@@ -115,11 +118,19 @@ def test_weights_come_back_from_there(diffusers: ModuleType, name: str):
     torch.testing.assert_close(twin.state_dict(), net.state_dict(), rtol=0, atol=1e-7)
 
 
+def test_the_state_can_be_written_to_a_file():
+    state = MMDiT(CONFIGS["as SD3.5"], generator=generator()).to_diffusers_state_dict()
+    assert safetensors.torch.load(safetensors.torch.save(state)).keys() == state.keys()
+
+
 def test_weights_without_a_place_are_named(diffusers: ModuleType):
     net, theirs = pair(diffusers, CONFIGS["as SD3"])
     state = theirs.state_dict()
     with pytest.raises(ValueError, match=r"has no transformer_blocks\.0\.attn2\.to_q\.weight"):
         net.load_diffusers_state_dict(state | {"transformer_blocks.0.attn2.to_q.weight": torch.zeros(1)})
+    slow = MMDiT(replace(net.config, frequencies=64), generator=generator())
+    with pytest.raises(ValueError, match="more than the slowest 64 frequencies"):
+        slow.load_diffusers_state_dict(state)
     state.pop("context_embedder.bias")
     with pytest.raises(RuntimeError, match=r"Missing key.*text\.bias"):
         net.load_diffusers_state_dict(state)

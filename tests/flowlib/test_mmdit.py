@@ -258,6 +258,19 @@ def test_a_mean_flow_loss_reaches_every_parameter_that_is_heard():
     assert one.shape == x.shape and not torch.equal(one, odeint(net, x, steps=2, method=EULER, **cond))
 
 
+def test_few_frequencies_of_time_are_the_slow_ones():
+    """The answer to t changes at 10 radians per unit of time at most, where 128 frequencies reach 1000."""
+    x, cond = batch(1, dtype=torch.float64)
+    t = torch.linspace(0.3, 0.4, 1001, dtype=torch.float64)
+    rates = []
+    for n in (128, 64):
+        net = small(frequencies=n).double()
+        with torch.no_grad():
+            c = torch.cat([net.conditioning(x, s, None, cond["pooled"], None) for s in t])
+        rates.append(c.diff(dim=0).norm(dim=1).max())
+    assert rates[0] > 20 * rates[1]
+
+
 # Training
 
 
@@ -352,6 +365,7 @@ def test_weights_come_from_the_generator_and_copies_keep_them():
     ("options", "match"),
     [
         ({"depth": 0}, "depth=0"),
+        ({"frequencies": 129}, "frequencies must be at most 128, got 129"),
         ({"heads": 2.0}, "heads=2.0"),
         ({"sample_size": 5}, "sample_size must be a multiple of patch_size, got 5 and 2"),
         ({"heads": 1, "head_dim": 6}, r"heads \* head_dim must be a multiple of 4, got 6"),
