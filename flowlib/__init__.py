@@ -86,6 +86,8 @@ from flowlib.flow_maps import (
 from flowlib.matching import cfm_loss
 from flowlib.metrics import energy_distance, noise_floor, sliced_wasserstein2, wasserstein2
 from flowlib.mixtures import GaussianMixture, MarginalVelocity
+from flowlib.mmdit import MMDiT, MMDiTConfig
+from flowlib.mmdit_blocks import JointBlock, QKNorm, TokenStream
 from flowlib.nets import SeededLinear, VelocityMLP, time_embedding
 from flowlib.normalizing import BaseLaw, Flow, StandardNormal, bits_per_dimension, dequantize
 from flowlib.pairs import Pairs, ahead
@@ -95,7 +97,7 @@ from flowlib.semidiscrete import Semidiscrete, fit_semidiscrete
 from flowlib.solvers import odeint, root_mean_square, trajectory, worst_point
 from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
 from flowlib.tableaus import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau
-from flowlib.times import Times, uniform
+from flowlib.times import TimeLaw, Times, logit_normal, mode, resolution_shift, shift, uniform
 from flowlib.training import Run, cosine_decay, fit, fused_adam, no_decay
 from flowlib.transforms import ActNorm, Composition, Inverse, InvertibleLinear, Permutation, Transform
 
@@ -133,13 +135,17 @@ __all__ = [
     "Guidance",
     "Inverse",
     "InvertibleLinear",
+    "JointBlock",
     "Law",
     "LinearField",
+    "MMDiT",
+    "MMDiTConfig",
     "MarginalVelocity",
     "MaskedAutoregressive",
     "Pairs",
     "Permutation",
     "Prediction",
+    "QKNorm",
     "Run",
     "SeededLinear",
     "Semidiscrete",
@@ -147,7 +153,9 @@ __all__ = [
     "SplineCoupling",
     "StandardNormal",
     "Tableau",
+    "TimeLaw",
     "Times",
+    "TokenStream",
     "Toy",
     "Transform",
     "TravelingVortex",
@@ -186,7 +194,9 @@ __all__ = [
     "lagrangian_residual",
     "linear",
     "log_prob",
+    "logit_normal",
     "mean_flow_loss",
+    "mode",
     "moons",
     "nll_loss",
     "no_decay",
@@ -201,12 +211,14 @@ __all__ = [
     "rademacher",
     "rational_quadratic_spline",
     "rectify",
+    "resolution_shift",
     "root_mean_square",
     "rotation",
     "s_curve",
     "saddle",
     "sharpness",
     "shear",
+    "shift",
     "shortcut_residual",
     "sinkhorn",
     "sinkhorn_plan",
