@@ -43,6 +43,7 @@ from flowlib.conventions import (
     vp_sde,
 )
 from flowlib.conversions import Prediction, convert, converted
+from flowlib.correctors import Corrected, effective_sample_size, feynman_kac, mixing, resample
 from flowlib.coupling_layers import AffineCoupling, CouplingTransform, SplineCoupling
 from flowlib.couplings import (
     Choice,
@@ -82,6 +83,17 @@ from flowlib.flow_maps import (
     lagrangian_residual,
     mean_flow_loss,
     shortcut_residual,
+)
+from flowlib.guidance import (
+    classifier_free,
+    classifier_guided,
+    drop_labels,
+    extrapolate,
+    guided,
+    interval,
+    rescaled,
+    zero_init,
+    zero_star,
 )
 from flowlib.matching import cfm_loss
 from flowlib.metrics import energy_distance, noise_floor, sliced_wasserstein2, wasserstein2
@@ -124,6 +136,7 @@ __all__ = [
     "Choice",
     "Composition",
     "Convention",
+    "Corrected",
     "Coupling",
     "CouplingTransform",
     "Empirical",
@@ -166,6 +179,8 @@ __all__ = [
     "cfm_loss",
     "checkerboard",
     "choose",
+    "classifier_free",
+    "classifier_guided",
     "conditional",
     "conical",
     "continuity_residual",
@@ -176,19 +191,25 @@ __all__ = [
     "ddpm",
     "dequantize",
     "divergence",
+    "drop_labels",
     "edm",
+    "effective_sample_size",
     "eight_gaussians",
     "energy_distance",
     "eulerian_residual",
     "exact",
     "expand_time",
+    "extrapolate",
+    "feynman_kac",
     "fit",
     "fit_semidiscrete",
     "flow_map",
     "flow_with_log_det",
     "from_sd3",
     "fused_adam",
+    "guided",
     "independent",
+    "interval",
     "intervals",
     "jump",
     "lagrangian_residual",
@@ -196,6 +217,7 @@ __all__ = [
     "log_prob",
     "logit_normal",
     "mean_flow_loss",
+    "mixing",
     "mode",
     "moons",
     "nll_loss",
@@ -211,6 +233,8 @@ __all__ = [
     "rademacher",
     "rational_quadratic_spline",
     "rectify",
+    "resample",
+    "rescaled",
     "resolution_shift",
     "root_mean_square",
     "rotation",
@@ -241,4 +265,6 @@ __all__ = [
     "vp_sde",
     "wasserstein2",
     "worst_point",
+    "zero_init",
+    "zero_star",
 ]

@@ -60,7 +60,6 @@ def guided(u: Field, c: Field, scale: Scale, *, combine: Combine = extrapolate) 
     evaluates both at once). With u a worse version of the model c it is autoguidance.
 
     Args:
-        u, c: two fields.
         scale: w, a number, one for each point (B,), or a function of the times (B,).
         combine: how the two velocities are combined; `extrapolate`, `rescaled(share)`, `zero_star`, or your own.
 
@@ -148,7 +147,7 @@ def classifier_guided(
 
         b_t = sigma (alpha' sigma - alpha sigma') / alpha,       (1 - t) / t on the linear path
 
-    Derived at eq-classifier. At w = 1 it is the marginal velocity of p(x|y). At t = 0 of the linear path b_t is
+    At w = 1 it is the marginal velocity of p(x|y). At t = 0 of the linear path b_t is
     infinite and the gradient zero; their product has a limit, E[x_1|y] - E[x_1], which is used there: it is
     sigma^2 d/dt grad log p_t(y|x), wherever alpha = 0.
 
@@ -236,7 +235,7 @@ def drop_labels(
 
 def _times(x: Tensor, t: Tensor | float) -> Tensor:
     """Times (B,)."""
-    return expand_time(t, x).reshape(-1).expand(len(x))
+    return expand_time(t, x).reshape(-1).expand(len(x)).contiguous()
 
 
 def _at(scale: Scale, x: Tensor, t: Tensor | float) -> Tensor:

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from flowlib.conversions import from_sd3, to_sd3
+from flowlib.conventions import from_sd3, to_sd3
 from flowlib.mmdit import MMDiT, MMDiTConfig
 from flowlib.nets import time_embedding
 from flowlib.solvers import EULER, odeint
