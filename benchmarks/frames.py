@@ -57,9 +57,7 @@ def main() -> None:
                 for _ in range(options.rounds + 1):  # the first fills caches
                     before = spent(devtools)
                     shown = figure.evaluate(PLAY)
-                    counts.append(
-                        [(b - a) / shown for a, b in zip(before, spent(devtools), strict=True)]
-                    )
+                    counts.append([(b - a) / shown for a, b in zip(before, spent(devtools), strict=True)])
                 whole, scripts = min(counts[1:])
                 name = figure.get_attribute("data-flow-explorable")
                 name = re.search(rf'mount\("{name}", flowcourse\.(\w+)', page.content())[1]

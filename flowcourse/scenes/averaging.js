@@ -139,9 +139,7 @@ export function averaging(spec, engine) {
     pen.rect(X(0), 0, X(1) - X(0), Y(-reach));
     pen.clip();
     if (values.density)
-      panel.layer("density", values.path, 1, () =>
-        panel.image(density(), X(0), 0, X(END) - X(0), Y(-reach)),
-      );
+      panel.layer("density", values.path, 1, () => panel.image(density(), X(0), 0, X(END) - X(0), Y(-reach)));
     if (values["conditional paths"])
       for (const i of order) {
         const way = Array.from({ length: 65 }, (_, n) => {

@@ -72,8 +72,8 @@ export function crowds(spec, engine) {
 
   // Drawing, from back to front
 
-  const some = noises.subarray(0, 2 * TAILS);
-  const tails = (panel, states) => panel.ways(colors.path, 1, 0.45, states.map((x) => x.subarray(0, some.length)));
+  const some = (x) => x.subarray(0, 2 * TAILS);
+  const tails = (panel, states) => panel.ways(colors.path, 1, 0.45, states.map(some));
   const arrow = (panel, color, width, alpha, [x, y], [u, v]) => {
     const [dx, dy] = [AHEAD * u, -AHEAD * v].map((d) => d * (panel.X(1) - panel.X(0)));
     panel.arrows(color, width, alpha, [panel.X(x) + dx / 2, panel.Y(y) + dy / 2, dx, dy]);
