@@ -8,6 +8,7 @@ import { makePanel } from "./panel.js";
 import { fixed } from "./words.js";
 
 const ROLES = ["source", "data", "path", "model", "truth", "error", "muted", "ink", "page"];
+const READING = 100; // milliseconds for which a text stays while time runs: nobody reads faster, and a new one costs a layout
 
 // Outputs that are run again repeat the name: a figure that is ready is left alone.
 export function mount(name, scene, spec) {
@@ -22,6 +23,7 @@ function bring(figure, scene, spec) {
   const [line] = find(".flow-readout");
   const [live] = find("[aria-live]");
   const inputs = Object.fromEntries(find("[data-control]").map((input) => [input.dataset.control, input]));
+  const clock = inputs.t ?? inputs.frame;
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const engine = { figure, inputs, values: {}, colors: {}, draw, set, say, live: true };
   const { values } = engine;
@@ -30,6 +32,7 @@ function bring(figure, scene, spec) {
   let near = false;
   let dirty = false;
   let playing = 0; // when the last frame was, if time runs
+  let told = 0; // when the texts were last written
   let poster = true; // the figure opens somewhere in between: the first Play starts at 0
 
   // Controls: the value of one is a number, a text, or true and false.
@@ -40,11 +43,12 @@ function bring(figure, scene, spec) {
     return input.type !== "range" ? input.value : (steps(input)?.[input.value] ?? +input.value);
   };
 
+  const due = () => !playing || performance.now() - told >= READING;
   function show(input) {
     const value = values[input.dataset.control];
     if (input.type === "checkbox") input.checked = value;
     else input.value = steps(input)?.indexOf(value) ?? value;
-    if (input.type !== "range") return;
+    if (input.type !== "range" || (input === clock && !due())) return;
     const text = input.dataset.values ? String(value) : fixed(value, input.dataset.digits);
     input.setAttribute("aria-valuetext", text);
     input.closest(".flow-control").querySelector("output").value = text;
@@ -62,11 +66,12 @@ function bring(figure, scene, spec) {
     values[name] = read(input);
     show(input);
     input.addEventListener("input", () => {
-      if (input === (inputs.t ?? inputs.frame)) {
+      const value = read(input);
+      if (input === clock) {
         stop();
         poster = false;
       }
-      set(name, read(input));
+      set(name, value);
     });
   }
   const initial = { ...values };
@@ -74,7 +79,6 @@ function bring(figure, scene, spec) {
   // Time: four seconds from 0 to its end, or longer if a unit would take less than one. Who asked for less motion goes through
   // time in eight steps, or in `data-moments`. Without time, Play turns over the pictures that stand in for it.
 
-  const clock = inputs.t ?? inputs.frame;
   const listed = clock && steps(clock);
   const end = clock && +clock.max;
   const pace = listed ? 0.001 : Math.min(end / 4000, 0.001);
@@ -89,6 +93,8 @@ function bring(figure, scene, spec) {
     playing = 0;
     play?.setAttribute("aria-label", calm ? "Next moment" : "Play");
     if (play) play.dataset.playing = "";
+    if (clock) show(clock);
+    draw();
   }
 
   function frame(now) {
@@ -147,6 +153,8 @@ function bring(figure, scene, spec) {
     if (engine.panels.some((panel) => !panel.width)) return; // not laid out, as in print
     for (const panel of engine.panels) panel.pen.clearRect(0, 0, panel.width, panel.height);
     running.draw();
+    if (!due()) return;
+    told = performance.now();
     const text = running.readout();
     if (!("live" in figure.dataset) || line.textContent !== text) {
       line.textContent = text;

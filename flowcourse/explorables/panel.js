@@ -88,43 +88,55 @@ export function makePanel(canvas, own, colors) {
     const apart = own.canvas && !ring && alpha === 1; // of full dots a screen draws each faster alone, and the same
     panel.ink(color, ring, alpha, () => {
       for (let i = 0; i < x.length; i += 2) {
-        panel.circle(panel.X(x[i]), panel.Y(x[i + 1]), radius);
-        if (!apart) continue;
-        pen.fill();
-        pen.beginPath();
+        if (apart && i) {
+          pen.fill();
+          pen.beginPath();
+        }
+        panel.circle(panel.X(x[i]), panel.Y(x[i + 1]), radius, !apart);
       }
     });
   };
-  panel.circle = (X, Y, radius) => {
-    pen.moveTo(X + radius, Y);
-    pen.arc(X, Y, radius, 0, 7);
+  panel.circle = (X, Y, radius, more = true) => {
+    if (more) pen.moveTo(X + radius, Y);
+    pen.arc(X, Y, radius, 0, 2 * Math.PI);
   };
   panel.square = (X, Y, radius) => pen.rect(X - radius, Y - radius, 2 * radius, 2 * radius);
 
   // Arrows of (dx, dy) pixels centered at (X, Y): [X, Y, dx, dy, ...]
   panel.arrows = (color, width, alpha, list) => {
-    const ends = (visit) => {
+    // Subpaths through corners [along, across] that are counted from an arrow's tip, in its lengths
+    const each = (corners, drawn) => {
       for (let i = 0; i < list.length; i += 4) {
         const [dx, dy] = [list[i + 2], list[i + 3]];
         const length = Math.sqrt(dx * dx + dy * dy);
-        if (length > 2)
-          visit(list[i] + dx / 2, list[i + 1] + dy / 2, dx, dy, Math.min(0.4, (2.5 + 2.5 * width) / length));
+        if (length <= 2) continue;
+        const [X, Y] = [list[i] + dx / 2, list[i + 1] + dy / 2];
+        corners(Math.min(0.4, (2.5 + 2.5 * width) / length), width / 2 / length).forEach(([a, b], n) =>
+          pen[n ? "lineTo" : "moveTo"](X - a * dx - b * dy, Y - a * dy + b * dx),
+        );
+        drawn?.();
       }
     };
-    panel.ink(color, width, alpha, () =>
-      ends((X, Y, dx, dy, head) => {
-        pen.moveTo(X - dx, Y - dy);
-        pen.lineTo(X - head * dx, Y - head * dy);
-      }),
-    );
-    panel.ink(color, 0, alpha, () =>
-      ends((X, Y, dx, dy, head) => {
-        pen.moveTo(X, Y);
-        pen.lineTo(X - head * (dx + 0.45 * dy), Y - head * (dy - 0.45 * dx));
-        pen.lineTo(X - head * (dx - 0.45 * dy), Y - head * (dy + 0.45 * dx));
-        pen.closePath();
-      }),
-    );
+    const tip = (head) => [
+      [head, -0.45 * head],
+      [0, 0],
+      [head, 0.45 * head],
+    ];
+    if (own.canvas) {
+      // a screen draws each faster alone, and in one piece
+      const whole = (head, half) => [...tip(head), [head, half], [1, half], [1, -half], [head, -half]];
+      const alone = () => {
+        pen.fill();
+        pen.beginPath();
+      };
+      return panel.ink(color, 0, alpha, () => each(whole, alone));
+    }
+    const shaft = (head) => [
+      [1, 0],
+      [head, 0],
+    ];
+    panel.ink(color, width, alpha, () => each(shaft));
+    panel.ink(color, 0, alpha, () => each(tip));
   };
 
   // A square grid of places that covers the plane, `gap` apart

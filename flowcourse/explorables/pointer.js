@@ -9,8 +9,9 @@ const place = (canvas, { clientX, clientY }) => {
 };
 
 // `find(X, Y)` names the handle at a pixel, if there is one; `move(handle, x, y)` puts it elsewhere, in the panel's units, and
-// `drop()` ends that; `tap(x, y)` is called where there was none. A mouse takes the handle `anywhere` from anywhere.
-export function handles(panel, { find, move, tap, drop, anywhere, cursor }) {
+// `drop()` ends that; `tap(x, y)` is called where there was none. A mouse takes the handle `anywhere` from anywhere; where it only
+// passes, `hover(x, y)` is called, and `hover()` when it leaves.
+export function handles(panel, { find, move, tap, drop, anywhere, cursor, hover }) {
   const { canvas } = panel;
   const look = cursor ?? ((handle, held) => (held ? "grabbing" : handle ? "grab" : "crosshair"));
   const state = {};
@@ -39,7 +40,9 @@ export function handles(panel, { find, move, tap, drop, anywhere, cursor }) {
   canvas.addEventListener("pointermove", (event) => {
     canvas.style.cursor = look(state.held ?? find(...place(canvas, event)), state.held);
     if (state.held) carry(event);
+    else if (event.pointerType === "mouse") hover?.(...panel.inverse(...place(canvas, event)));
   });
+  canvas.addEventListener("pointerleave", () => hover?.());
   canvas.addEventListener("pointerup", (event) => {
     const [X, Y] = place(canvas, event);
     if (pressed && Math.hypot(X - pressed[0], Y - pressed[1]) < CLOSE) tap?.(...panel.inverse(X, Y));

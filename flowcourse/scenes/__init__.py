@@ -2,6 +2,7 @@
 
 from flowcourse.scenes.averaging import averaging_explorer
 from flowcourse.scenes.cells import power_diagram
+from flowcourse.scenes.crowds import crowds_explorer
 from flowcourse.scenes.density import density_explorer
 from flowcourse.scenes.flow import flow_explorer
 from flowcourse.scenes.flow_map import flow_map_explorer
@@ -16,6 +17,7 @@ from flowcourse.scenes.variables import change_of_variables_explorer
 __all__ = [
     "averaging_explorer",
     "change_of_variables_explorer",
+    "crowds_explorer",
     "density_explorer",
     "flow_explorer",
     "flow_map_explorer",

@@ -138,7 +138,8 @@ export function averaging(spec, engine) {
     pen.beginPath();
     pen.rect(X(0), 0, X(1) - X(0), Y(-reach));
     pen.clip();
-    if (values.density) panel.image(density(), X(0), 0, X(END) - X(0), Y(-reach));
+    if (values.density)
+      panel.layer("density", values.path, 1, () => panel.image(density(), X(0), 0, X(END) - X(0), Y(-reach)));
     if (values["conditional paths"])
       for (const i of order) {
         const way = Array.from({ length: 65 }, (_, n) => {
@@ -198,7 +199,6 @@ export function averaging(spec, engine) {
 
   function draw() {
     panel.frame(0, Math.max(WIDE, 1 + 75 / panel.width), -reach, reach, 34);
-    const { X, Y, width, height } = panel;
     const known = here();
     const order = data.map((_, i) => i).sort((i, j) => known.weights[i] - known.weights[j]); // the heaviest in front
     drawInside(known, order);
@@ -210,6 +210,11 @@ export function averaging(spec, engine) {
     ]);
     drawEnds(known, order);
     drawVelocities(known, order);
+    panel.layer("numbers", "", 1, drawNumbers);
+  }
+
+  function drawNumbers() {
+    const { X, Y, width, height } = panel;
     for (const t of [0, 0.25, 0.5, 0.75, 1]) panel.text(String(t), X(t), height - 17);
     for (let x = Math.ceil(-reach); x <= reach; x++)
       if (Y(x) > 24 && Y(x) < height - 40) panel.text(String(x), 15, Y(x));

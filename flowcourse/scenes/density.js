@@ -143,22 +143,32 @@ export function density(spec, engine) {
 
   function drawChart() {
     const { found, exact } = solved();
-    const { muted, ink, path, truth, source } = colors;
-    const { t } = values;
     const all = [...found, ...exact];
     const low = Math.floor(Math.min(...all) - 0.2);
     const high = Math.max(low + 3, Math.ceil(Math.max(...all) + 0.2));
-    const every = Math.ceil((high - low) / 9);
-    const [left, right] = [-0.03, 1.05];
-    chart.frame(left, right, low, high, 34);
-    const { X, Y, height } = chart;
+    chart.frame(-0.03, 1.05, low, high, 34);
+    chart.layer("curves", `${start}`, 1, drawCurves);
+    chart.line(colors.muted, 1.5, 1, upright(values.t), [2, 4]);
+    const [here] = between(
+      found.map((y) => [y]),
+      values.t,
+    );
+    dot(chart, colors.path, 5, [values.t, here]);
+  }
+
+  const upright = (t) => [
+    [t, chart.bottom],
+    [t, chart.top],
+  ];
+
+  function drawCurves() {
+    const { found, exact } = solved();
+    const { muted, ink, path, truth, source } = colors;
+    const { X, Y, height, left, right, bottom, top } = chart;
+    const every = Math.ceil((top - bottom) / 9);
     const numbers = [];
-    for (let k = low + 1; k <= high; k += every) numbers.push(k);
+    for (let k = bottom + 1; k <= top; k += every) numbers.push(k);
     const curve = (list) => list.map((y, n) => [n / STEPS, y]);
-    const upright = (t) => [
-      [t, low],
-      [t, high],
-    ];
     chart.lines(muted, 1, 0.22, [
       ...numbers.map((k) => [
         [left, k],
@@ -167,22 +177,14 @@ export function density(spec, engine) {
       ...[0, 0.5, 1].map(upright),
     ]);
     chart.line(ink, 1, 0.6, [
-      [left, high],
-      [left, low],
-      [right, low],
+      [left, top],
+      [left, bottom],
+      [right, bottom],
     ]);
-    chart.line(muted, 1.5, 1, upright(t), [2, 4]);
     chart.line(truth, 5, 0.4, curve(exact));
     chart.line(path, 2.5, 1, curve(found), [7, 6]);
     dot(chart, source, 5.5, [0, found[0]]);
-    dot(chart, path, 5, [
-      t,
-      between(
-        found.map((y) => [y]),
-        t,
-      )[0],
-    ]);
-    for (const k of numbers) if (k < high) chart.text(String(k), 28, Y(k), "right");
+    for (const k of numbers) if (k < top) chart.text(String(k), 28, Y(k), "right");
     for (const [s, name] of [
       [0, "0"],
       [0.5, "½"],

@@ -167,7 +167,10 @@ export function flow(spec, engine) {
     // One spacing is the speed that nine in ten arrows do not exceed.
     const scale = remember("scale", `${problem()} ${x.length}`, () => 0.5 / usualSpeed(field(), x));
     const long = (speed) => Math.min(scale, 0.9 / speed);
-    right.quiver(colors.truth, two ? 1.4 : 1.1, two ? 0.85 : 0.5, x, velocities(field(), x, t), long);
+    const when = described().kind === "linear" ? "always" : t;
+    right.layer("arrows", `${problem()} ${when}`, two ? 0.85 : 0.5, (alpha) =>
+      right.quiver(colors.truth, two ? 1.4 : 1.1, alpha, x, velocities(field(), x, t), long),
+    );
   }
 
   // The states up to a fraction of the steps; of many steps every other one, which is smooth enough
@@ -194,7 +197,9 @@ export function flow(spec, engine) {
       if (t > 0) left.ways(path, width, (faint - ahead) / (1 - ahead), part(states, t));
       if (alone && truth()) {
         const far = errors().map((e) => e * (left.X(1) - left.X(0)) > 3);
-        left.ways(black, 1.2, 0.7, truth(), [2, 5], (i) => far[i]);
+        left.layer("truth", `${key()} ${version}`, 0.7, (alpha) =>
+          left.ways(black, 1.2, alpha, truth(), [2, 5], (i) => far[i]),
+        );
       }
       if (alone && steps() <= 32)
         left.dots(

@@ -34,7 +34,7 @@ export function flow_map(spec, engine) {
   function drawOne(panel, all, color) {
     const { t } = values;
     panel.plane(spec.window);
-    shade(panel, colors.muted, remember, "", log);
+    panel.layer("density", "", 1, () => shade(panel, colors.muted, remember, "", log));
     const now = between(all, t);
     if (t > 0) {
       const passed = all.filter((_, n) => n < t * (all.length - 1));

@@ -1,7 +1,6 @@
 // Points and a grid in the plane, carried through the layers of a normalizing flow, and small pictures of every state.
 
 import { hue } from "../explorables/drawing.js";
-import { memory } from "../explorables/memory.js";
 import { between, decode16 } from "../explorables/numerics.js";
 import { choices, keys } from "../explorables/pointer.js";
 import { fixed } from "../explorables/words.js";
@@ -32,7 +31,6 @@ export function layers(spec, engine) {
   const rows = Math.ceil((K + 1) / columns);
   const layer = () => Math.max(1, Math.ceil(values.t - 1e-9)); // the one at work
   const few = states[0].length <= 1000;
-  const remember = memory();
 
   const cell = (k) => {
     const size = (strip.width - 2 - 6 * (columns - 1)) / columns;
@@ -68,41 +66,27 @@ export function layers(spec, engine) {
     panel.axes();
   }
 
-  // The points of all states, drawn once
-  function pictures() {
-    const { canvas } = strip;
-    return remember("pictures", `${strip.width} ${canvas.width} ${colors.source}`, () => {
-      const picture = new OffscreenCanvas(canvas.width, canvas.height);
-      const pen = picture.getContext("2d");
-
-      pen.scale(canvas.width / strip.width, canvas.width / strip.width);
+  // Small pictures of all states, and a frame that passes on from one to the next
+  function drawStrip() {
+    const box = (k) => (pen) => pen.roundRect(...cell(k), cell(k)[2], 5);
+    strip.layer("states", "", 1, () =>
       states.forEach((x, k) => {
         const [left, top, size] = cell(k);
-        const radius = size / 90 + 0.2;
         const scale = size / 2 / reach;
-        Object.assign(pen, { fillStyle: `rgb(${hue(colors, k / K)})`, globalAlpha: 0.8 });
-        pen.beginPath();
-        for (let i = 0; i < Math.min(x.length, 2 * FEW); i += 2) {
-          if (Math.max(Math.abs(x[i]), Math.abs(x[i + 1])) > reach) continue;
-          const [X, Y] = [left + size / 2 + x[i] * scale, top + size / 2 - x[i + 1] * scale];
-          pen.moveTo(X + radius, Y);
-          pen.arc(X, Y, radius, 0, 7);
-        }
-        pen.fill();
-      });
-      return picture;
-    });
-  }
-
-  function drawStrip() {
-    strip.image(pictures(), 0, 0, strip.width, strip.height);
+        strip.ink(`rgb(${hue(colors, k / K)})`, 0, 0.8, () => {
+          for (let i = 0; i < Math.min(x.length, 2 * FEW); i += 2) {
+            if (Math.max(Math.abs(x[i]), Math.abs(x[i + 1])) > reach) continue;
+            const [X, Y] = [left + size / 2 + x[i] * scale, top + size / 2 - x[i + 1] * scale];
+            strip.circle(X, Y, size / 90 + 0.2);
+          }
+        });
+        strip.ink(colors.muted, 1, 0.5, box(k));
+        if (size > 40) strip.text(String(k), left + 9, top + 11);
+      }),
+    );
     states.forEach((_, k) => {
-      const [left, top, size] = cell(k);
-      const here = Math.max(0, 1 - Math.abs(values.t - k)); // passes on from one to the next
-      const box = (pen) => pen.roundRect(left, top, size, size, 5);
-      strip.ink(colors.muted, 1, 0.5, box);
-      if (here) strip.ink(colors.ink, 2, here, box);
-      if (size > 40) strip.text(String(k), left + 9, top + 11);
+      const here = Math.max(0, 1 - Math.abs(values.t - k));
+      if (here) strip.ink(colors.ink, 2, here, box(k));
     });
   }
 

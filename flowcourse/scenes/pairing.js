@@ -204,19 +204,22 @@ export function pairing(spec, engine) {
     });
   };
 
+  const shape = () => `${version} ${values.size} ${chosen.cloud} ${chosen.i}`;
   function drawPlane() {
     const { t } = values;
     const { source, data, page, ink } = colors;
     plane.plane(reach);
     plane.axes();
-    drawPairs();
-    plane.dots(page, 6, clouds[0]);
-    plane.dots(source, 4.5, clouds[0]);
-    squares(page, 5.5);
-    squares(data, 4);
-    const { cloud, i } = chosen;
-    plane.dots(page, 10, clouds[cloud].slice(2 * i, 2 * i + 2), 1, 5);
-    plane.dots(ink, 10, clouds[cloud].slice(2 * i, 2 * i + 2), 1, 2);
+    plane.layer("pairs", shape(), 1, () => {
+      drawPairs();
+      plane.dots(page, 6, clouds[0]);
+      plane.dots(source, 4.5, clouds[0]);
+      squares(page, 5.5);
+      squares(data, 4);
+      const { cloud, i } = chosen;
+      plane.dots(page, 10, clouds[cloud].slice(2 * i, 2 * i + 2), 1, 5);
+      plane.dots(ink, 10, clouds[cloud].slice(2 * i, 2 * i + 2), 1, 2);
+    });
     plane.dots(page, 4.6, travelers());
     plane.dots(`rgb(${hue(colors, t)})`, 3.4, travelers());
   }
@@ -301,7 +304,7 @@ export function pairing(spec, engine) {
   return {
     draw() {
       drawPlane();
-      drawChart();
+      chart.layer("bars", shape(), 1, drawChart);
     },
     readout,
     heard() {

@@ -139,8 +139,7 @@ export function spacetime(spec, engine) {
 
   function draw() {
     panel.frame(0, end, low, high, 34);
-    const { X, Y, width, height } = panel;
-    drawSlopes();
+    panel.layer("slopes", kind(), 1, drawSlopes);
     panel.line(colors.ink, 1, 0.6, [
       [0, high],
       [0, low],
@@ -158,6 +157,11 @@ export function spacetime(spec, engine) {
     );
     for (const [name, , role] of STARTS) drawCurves(name, colors[role]);
     for (const [name, shape, role] of STARTS) drawMarks(name, shape, colors[role]);
+    panel.layer("numbers", "", 1, drawNumbers);
+  }
+
+  function drawNumbers() {
+    const { X, Y, width, height } = panel;
     for (let t = 0; t < end; t++) panel.text(String(t), X(t), height - 17);
     for (let x = Math.ceil(low); x < high; x++) panel.text(String(x), 15, Y(x));
     panel.text("t", width - 12, height - 17, "center", true);

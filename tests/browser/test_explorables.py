@@ -347,6 +347,32 @@ def test_the_point_of_an_average_is_moved_and_rides(explorable: Figure) -> None:
     assert explorable.state()["x"] == pytest.approx(x, abs=1e-9)
 
 
+@for_each(shows("crowds"))
+def test_a_place_of_the_crowds_is_looked_at_and_moved(explorable: Figure) -> None:
+    paper = explorable.figure.locator('canvas[role="application"]')
+    paper.evaluate("c => c.scrollIntoView({ block: 'center', behavior: 'instant' })")
+    box = paper.bounding_box()
+    assert box is not None
+    opening = explorable.state()
+    mouse = explorable.page.mouse
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    mouse.move(*middle)  # only passing
+    explorable.page.wait_for_timeout(100)
+    assert explorable.state()["place"] == pytest.approx([0, 0], abs=0.03)
+    assert explorable.state()["here"] != opening["here"] and "near (0.0" in explorable.said()
+    mouse.move(middle[0], box["y"] - 60)
+    assert explorable.state()["place"] == opening["place"]
+    mouse.click(*middle)
+    mouse.move(middle[0], box["y"] - 60)
+    put = explorable.state()["place"]
+    assert put == pytest.approx([0, 0], abs=0.03)
+    paper.focus()
+    explorable.page.keyboard.press("ArrowLeft")
+    assert explorable.state()["place"] == pytest.approx([put[0] - 0.1, put[1]], abs=0.011)
+    explorable.figure.locator(".flow-reset").click()
+    assert explorable.state()["place"] == opening["place"]
+
+
 @for_each(shows("paths"))
 def test_the_ends_of_all_paths_are_the_same(explorable: Figure) -> None:
     spec = explorable.spec

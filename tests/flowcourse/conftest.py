@@ -12,6 +12,7 @@ from flowcourse.palette import LIGHT
 SCENES = (
     "averaging",
     "cells",
+    "crowds",
     "density",
     "flow",
     "flow_map",

@@ -22,6 +22,7 @@ from flowcourse.palette import LIGHT
 from flowcourse.scenes import (
     averaging_explorer,
     change_of_variables_explorer,
+    crowds_explorer,
     density_explorer,
     flow_explorer,
     frames_explorable,
@@ -235,6 +236,7 @@ EXPLORABLES = {
     "variables": change_of_variables_explorer,
     "layers": lambda: layers_explorer(X.reshape(4, 10, 2), labels=["first", "second", "third"]),
     "density": lambda: density_explorer(FIELDS["mixture"]),
+    "crowds": lambda: crowds_explorer(FIELDS["mixture"]),
     "solver": lambda: solver_explorer({"spiral": spiral(), "vortex": FIELDS["vortex"]}),
     "pairing": pairing_board,
     "cells": power_diagram,
@@ -399,6 +401,7 @@ TEXTS = {
     "solver": lambda **texts: solver_explorer({"</script><b>": spiral(), "b": shear()}, **texts),
     "layers": lambda **texts: layers_explorer(torch.zeros(3, 4, 2), labels=["<b>", "</script>"], **texts),
     "density": lambda **texts: density_explorer(FIELDS["mixture"], **texts),
+    "crowds": lambda **texts: crowds_explorer(FIELDS["mixture"], **texts),
     "variables": change_of_variables_explorer,
     "pairing": pairing_board,
     "cells": power_diagram,
