@@ -27,8 +27,13 @@ export function fieldsOf({ weights, means, covariances }, wanted, x, t) {
     const det = A * D - B * B;
     const [P, Q, R] = [D / det, -B / det, A / det];
     const [e, f, g] = [t * a - 1 + t, t * b, t * d - 1 + t];
-    return [t * m, t * n, -P / 2, -Q, -R / 2, Math.log(w) - Math.log(det) / 2]
-      .concat([m, n, e * P + f * Q, e * Q + f * R, f * Q + g * R]);
+    return [t * m, t * n, -P / 2, -Q, -R / 2, Math.log(w) - Math.log(det) / 2].concat([
+      m,
+      n,
+      e * P + f * Q,
+      e * Q + f * R,
+      f * Q + g * R,
+    ]);
   });
   const flat = Float64Array.from(parts.flat());
   const size = parts[0].length;
@@ -39,7 +44,12 @@ export function fieldsOf({ weights, means, covariances }, wanted, x, t) {
     // The greatest logarithm, and sums of weights and velocities, of the other components and of the class
     let topO = -Infinity;
     let topC = -Infinity;
-    let [sumO, o1, o2, sumC, c1, c2] = [0, 0, 0, 0, 0, 0];
+    let sumO = 0;
+    let o1 = 0;
+    let o2 = 0;
+    let sumC = 0;
+    let c1 = 0;
+    let c2 = 0;
     for (let k = 0, j = 0; k < K; k++, j += size) {
       const y = x[i] - flat[j];
       const z = x[i + 1] - flat[j + 1];
@@ -153,8 +163,8 @@ export function corrector(mixture, wanted, w, x, t, h, e, normals) {
   return { moved, gain };
 }
 
-// The noise that is added: e^2 / 2 is 4 b_t, but at most 20, with b_t = (1 - t) / t, so that particles mix while classes overlap.
-export const noise = (t) => Math.sqrt(2 * Math.min((4 * (1 - t)) / t, 20));
+// The noise that is added: e^2 / 2 is 8 b_t, but at most 16, with b_t = (1 - t) / t, so that particles mix while classes overlap.
+export const noise = (t) => Math.sqrt(2 * Math.min((8 * (1 - t)) / t, 16));
 
 // Extends states { x, logs, weights, draws } to `count` steps. Particles are drawn anew by their weights where fewer than half
 // of them count; `moved` is where they were before.
@@ -299,8 +309,7 @@ export function chance(n) {
       levels: Float64Array.from({ length: n }, uniform).sort(),
       places: Float64Array.from({ length: 2 * n }, uniform),
     })),
-    step: (k) =>
-      (steps[k] ??= { normals: Float64Array.from({ length: 2 * n }, normal), shift: uniform() }),
+    step: (k) => (steps[k] ??= { normals: Float64Array.from({ length: 2 * n }, normal), shift: uniform() }),
   };
 }
 
@@ -380,15 +389,14 @@ export function guidance(spec, engine) {
   const found = () => {
     const { x, weights, draws } = cloud();
     return {
-      plain: away(flow()),
+      guided: away(flow()),
       corrected: away(x, weights),
       floor: floor(),
       share: effective(weights) / n,
       draws,
     };
   };
-  const numbers = () =>
-    remember("numbers", JSON.stringify([chosen, { ...values }]), found);
+  const numbers = () => remember("numbers", JSON.stringify([chosen, { ...values }]), found);
 
   // A tap chooses the class that is likeliest there, and arrow keys the one before or after.
   function choose(name) {
@@ -419,15 +427,15 @@ export function guidance(spec, engine) {
     const [conditional, others] = laws().lines;
     panel.image(picture, X(-reach), Y(reach), X(reach) - X(-reach), Y(-reach) - Y(reach));
     panel.lines(colors.muted, 1.3, 1, others, [1, 4]);
-    panel.lines(colors.truth, 1.6, 1, conditional, [7, 5]);
-    panel.lines(colors.truth, 1.6, 1, line);
+    panel.lines(colors.truth, 1.2, 1, line);
+    panel.lines(colors.truth, 2.6, 1, conditional, [5, 8]);
   }
 
   // Particles as large as they weigh
   function drawCloud(panel, x, weights) {
     const radii = new Map();
     weights.forEach((p, i) => {
-      const radius = Math.min(7, Math.max(0.5, Math.round(5 * Math.sqrt(n * p)) / 2));
+      const radius = Math.min(6, Math.max(0.5, Math.round(4.4 * Math.sqrt(n * p)) / 2));
       if (!radii.has(radius)) radii.set(radius, []);
       radii.get(radius).push(x[2 * i], x[2 * i + 1]);
     });
@@ -440,15 +448,17 @@ export function guidance(spec, engine) {
     const from = target().middle;
     const to = [0, 1].map((k) => weights.reduce((sum, p, i) => sum + p * x[2 * i + k], 0));
     const [X, Y, Z, W] = [panel.X(from[0]), panel.Y(from[1]), panel.X(to[0]), panel.Y(to[1])];
-    const arrow = [(X + Z) / 2, (Y + W) / 2, Z - X, W - Y];
-    panel.arrows(colors.page, 7, 0.9, arrow);
-    panel.arrows(colors.error, 3.5, 1, arrow);
+    if (Math.hypot(Z - X, W - Y) > 5) {
+      const arrow = [(X + Z) / 2, (Y + W) / 2, Z - X, W - Y];
+      panel.arrows(colors.page, 6.5, 0.9, arrow);
+      panel.arrows(colors.error, 3.5, 1, arrow);
+    }
     panel.text(`${fixed(distance)} away`, panel.width - 14, 15, "right", false, "ink");
   }
 
   function draw() {
     const { x, weights } = cloud();
-    const { plain: missed, corrected } = numbers();
+    const { guided: missed, corrected } = numbers();
     for (const [panel, places, shares, distance] of [
       [plain, flow(), even, missed],
       [better, x, weights, corrected],
@@ -462,10 +472,10 @@ export function guidance(spec, engine) {
 
   function readout() {
     const { t, w } = values;
-    const { plain: missed, corrected, floor, share, draws } = numbers();
-    const away = `guided ${fixed(missed)}, corrected ${fixed(corrected)}, exact draws ${fixed(floor)}`;
-    const counted = `effective sample size ${Math.round(100 * share)}%, resampled ${draws} times`;
-    return `t = ${fixed(t)}, class ${chosen}, w = ${fixed(w, 1)} · distance to the tilted density: ${away} · corrected: ${counted}`;
+    const { guided: missed, corrected, floor, share, draws } = numbers();
+    const away = `guided ${fixed(missed)}, corrected ${fixed(corrected)}, as many exact draws ${fixed(floor)}`;
+    const counted = `effective sample size ${Math.round(100 * share)}%, resamplings ${draws}`;
+    return `t = ${fixed(t)}, y = ${chosen}, w = ${fixed(w, 1)} · distance to the tilted density: ${away} · ${counted}`;
   }
 
   // Steps are taken a few at a time, so that a slow phone can scroll meanwhile

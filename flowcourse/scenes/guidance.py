@@ -23,12 +23,14 @@ from flowcourse.explorables import (
 from flowcourse.scenes.averaging import ARROW
 from flowcourse.scenes.flow import described_field
 from flowcourse.scenes.pairing import SWAP
+from flowlib.data import three_arms
 from flowlib.mixtures import GaussianMixture
 from flowlib.paths import linear
 from flowlib.solvers import MIDPOINT
 
-PARTICLES = 240
+PARTICLES = 200
 MOST = 8.0  # the largest scale
+ZERO = 0.04  # until when CFG-Zero* stands still
 SIZE: dict[str, Any] = {"wide": (354, 354), "narrow": (354, 332)}
 SHADE = (
     '<path d="M1.5 1.5h21v9h-21z" fill="var(--flow-muted)" opacity=".4"/>'
@@ -37,13 +39,13 @@ SHADE = (
 
 
 def guidance_board(
-    mixture: GaussianMixture,
-    classes: Mapping[str, Sequence[int]],
+    mixture: GaussianMixture | None = None,
+    classes: Mapping[str, Sequence[int]] | None = None,
     *,
-    chosen: str | None = None,
+    chosen: str = "1",
     scale: float = 3.0,
     time: float = 1.0,
-    window: float = 3.0,
+    window: float = 2.8,
     title: str | None = None,
     caption: str | None = None,
     description: str | None = None,
@@ -60,9 +62,10 @@ def guidance_board(
     plays time; the distance of either cloud to q_t is a sliced W2, beside what as many exact draws have.
 
     Args:
-        mixture: the law of all data, in the plane.
-        classes: for each class by name its components, every one in exactly one class; two classes or more.
-        chosen: the class that is wanted at first; the first if None.
+        mixture: the law of all data, in the plane; `three_arms()` if None.
+        classes: for each class by name its components, every one in exactly one class; two classes or more. If None,
+            every component is a class, named by its number: "0", "1", ...
+        chosen: the class that is wanted at first.
         scale: w at first, in [0, 8].
         time: t at first.
         window: half the height of what is seen, in the plane's units.
@@ -73,26 +76,27 @@ def guidance_board(
         TypeError: a mixture that is not one of the plane.
         ValueError: classes that do not part the components, an unknown class, or a number out of its range.
     """
-    described = described_field("mixture", mixture.marginal_velocity(linear))
-    parted = {name: [int(k) for k in members] for name, members in classes.items()}
+    described = described_field("mixture", (mixture or three_arms()).marginal_velocity(linear))
     K = len(described["weights"])
+    classes = {str(k): [k] for k in range(K)} if classes is None else classes
+    parted = {name: [int(k) for k in members] for name, members in classes.items()}
     require(
         len(parted) >= 2
         and all(parted.values())
         and sorted(k for members in parted.values() for k in members) == list(range(K)),
         f"two classes or more must part the {K} components, got {parted}",
     )
-    chosen = next(iter(parted)) if chosen is None else chosen
     require(chosen in parted, f"the class must be one of {list(parted)}, got {chosen!r}")
     require(0 <= scale <= MOST, f"scale must be in [0, {MOST:g}], got {scale}")
     require(0 <= time <= 1, f"time must be in [0, 1], got {time}")
     require(0 < window < math.inf, f"window must be positive, got {window}")
     if description is None:
         description = (
-            f"{PARTICLES} particles that were noise at t = 0, twice, over the tilted density, a gray shade whose line "
-            "holds nine tenths of it; a dashed line does so for the true law of the class, which at w > 1 reaches "
-            "farther towards the other classes, which are dotted. At w = 3 the guided particles overshoot: they lie "
-            "on the far side of the shade. The corrected ones, weighted and resampled, fill it."
+            f"The plane twice, each with {PARTICLES} particles that noise became, a gray shade for the tilted density "
+            "of one class, and lines that hold nine tenths: solid for the tilted density, dashed for the true law of "
+            "the class, dotted for the other classes. On the left the guided particles overshoot at a scale of 3: they "
+            "crowd on the side of the shade that is away from the other classes, and an arrow shows how far their mean "
+            "is off. On the right the corrected particles, weighted and resampled, fill the shade."
         )
     keys = "Arrow keys choose another class."
     return Explorable(
@@ -117,9 +121,14 @@ def guidance_board(
         description,
         panels=[
             [
-                Panel(f"{description} {keys}", **SIZE, name="<b>Guided</b>: overshoots", drawable=True),
                 Panel(
-                    f"The corrected particles over the same densities; the heavier, the larger. {keys}",
+                    f"{description} {keys}",
+                    **SIZE,
+                    name="<b>Guided</b>: <i>u</i> + <i>w</i> (<i>c</i> − <i>u</i>)",
+                    drawable=True,
+                ),
+                Panel(
+                    f"The corrected particles, the larger the heavier, over the same densities. {keys}",
                     **SIZE,
                     name="<b>Corrected</b>: weighted and resampled",
                     drawable=True,
@@ -135,11 +144,8 @@ def guidance_board(
             ("error", ARROW, "how far the mean is off"),
         ),
         caption=caption,
-        lines=3,
+        lines=2,
     )
-
-
-ZERO = 0.04  # until when CFG-Zero* stands still
 
 
 def _reach(described: Mapping[str, Any]) -> float:

@@ -16,6 +16,7 @@ SCENES = (
     "flow",
     "flow_map",
     "frames",
+    "guidance",
     "layers",
     "pairing",
     "paths",
