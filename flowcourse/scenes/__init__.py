@@ -7,6 +7,7 @@ from flowcourse.scenes.density import density_explorer
 from flowcourse.scenes.flow import flow_explorer
 from flowcourse.scenes.flow_map import flow_map_explorer
 from flowcourse.scenes.frames import frames_explorable
+from flowcourse.scenes.guidance import guidance_board
 from flowcourse.scenes.layers import layers_explorer
 from flowcourse.scenes.pairing import pairing_board
 from flowcourse.scenes.paths import paths_explorer
@@ -22,6 +23,7 @@ __all__ = [
     "flow_explorer",
     "flow_map_explorer",
     "frames_explorable",
+    "guidance_board",
     "layers_explorer",
     "pairing_board",
     "paths_explorer",

@@ -17,6 +17,7 @@ SCENES = (
     "flow",
     "flow_map",
     "frames",
+    "guidance",
     "layers",
     "pairing",
     "paths",

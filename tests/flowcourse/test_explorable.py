@@ -26,6 +26,7 @@ from flowcourse.scenes import (
     density_explorer,
     flow_explorer,
     frames_explorable,
+    guidance_board,
     layers_explorer,
     pairing_board,
     paths_explorer,
@@ -240,6 +241,7 @@ EXPLORABLES = {
     "solver": lambda: solver_explorer({"spiral": spiral(), "vortex": FIELDS["vortex"]}),
     "pairing": pairing_board,
     "cells": power_diagram,
+    "guidance": guidance_board,
 }
 DRAWN = {name: make for name, make in EXPLORABLES.items() if name != "frames"}
 
@@ -405,6 +407,7 @@ TEXTS = {
     "variables": change_of_variables_explorer,
     "pairing": pairing_board,
     "cells": power_diagram,
+    "guidance": lambda **texts: guidance_board(classes={"</script><b>": [0], "1": [1, 2]}, **texts),
 }
 
 
