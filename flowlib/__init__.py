@@ -20,6 +20,7 @@ Conventions, stated once:
   expected; a solver that cannot proceed raises FloatingPointError and never returns NaN in silence.
 """
 
+from flowlib.autoencoder import Autoencoder
 from flowlib.autoregressive import MaskedAutoregressive
 from flowlib.averaging import EMA
 from flowlib.continuous import Law, flow_with_log_det, log_prob, nll_loss, odeint_adjoint
@@ -109,6 +110,7 @@ from flowlib.semidiscrete import Semidiscrete, fit_semidiscrete
 from flowlib.solvers import odeint, root_mean_square, trajectory, worst_point
 from flowlib.splines import AffineBijection, Bijection, SplineBijection, rational_quadratic_spline
 from flowlib.tableaus import DOPRI5, EULER, HEUN, MIDPOINT, RK4, Tableau
+from flowlib.text import CLIPText, Text, TextEncoder, Tokenizer
 from flowlib.times import TimeLaw, Times, logit_normal, mode, resolution_shift, shift, uniform
 from flowlib.training import Run, cosine_decay, fit, fused_adam, no_decay
 from flowlib.transforms import ActNorm, Composition, Inverse, InvertibleLinear, Permutation, Transform
@@ -130,9 +132,11 @@ __all__ = [
     "AffineBijection",
     "AffineCoupling",
     "AffinePath",
+    "Autoencoder",
     "AverageVelocity",
     "BaseLaw",
     "Bijection",
+    "CLIPText",
     "Choice",
     "Composition",
     "Convention",
@@ -166,9 +170,12 @@ __all__ = [
     "SplineCoupling",
     "StandardNormal",
     "Tableau",
+    "Text",
+    "TextEncoder",
     "TimeLaw",
     "Times",
     "TokenStream",
+    "Tokenizer",
     "Toy",
     "Transform",
     "TravelingVortex",

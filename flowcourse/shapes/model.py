@@ -1,0 +1,61 @@
+"""The text-to-image model of chapter 10: a text encoder and an MMDiT, trained together, on an autoencoder's latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+
+from flowcourse.shapes.captions import LONGEST, WORDS
+from flowlib.autoencoder import Autoencoder
+from flowlib.guidance import classifier_free
+from flowlib.mmdit import MMDiT, MMDiTConfig
+from flowlib.solvers import odeint
+from flowlib.tableaus import EULER
+from flowlib.text import TextEncoder, Tokenizer
+
+LATENT = (4, 8, 8)
+TOKENIZER = Tokenizer(WORDS, LONGEST)
+CONFIG = MMDiTConfig(sample_size=8, patch_size=2, in_channels=4, pos_embed_max_size=4)
+
+
+class TextToImage(nn.Module):
+    """A field on latents (B, 4, 8, 8) that is told the tokens of captions (B, L); zeros say nothing.
+
+    Args:
+        config: the sizes of the MMDiT; the text encoder has its text_dim as its width.
+        generator: the source of the first weights.
+    """
+
+    def __init__(self, config: MMDiTConfig = CONFIG, *, generator: Generator | None = None) -> None:
+        super().__init__()
+        self.text = TextEncoder(len(TOKENIZER), LONGEST, config.text_dim, heads=5, generator=generator)
+        self.field = MMDiT(config, generator=generator)
+
+    def forward(self, x: Tensor, t: Tensor | float, *, tokens: Tensor) -> Tensor:
+        """The velocity, like x."""
+        text = self.text(tokens)
+        return self.field(x, t, text=text.sequence, pooled=text.pooled)
+
+
+@torch.no_grad()
+def draw(
+    net: TextToImage,
+    autoencoder: Autoencoder,
+    captions: Sequence[str],
+    *,
+    guidance_scale: float = 3.0,
+    steps: int = 20,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Pictures (B, 3, 32, 32) of the captions, in RGB from 0 to 1: Euler steps of the guided field, then the decoder.
+
+    Guidance leads from the empty caption to the one that is told.
+    """
+    tokens = TOKENIZER(captions)
+    guided = classifier_free(
+        net, guidance_scale, cond={"tokens": tokens}, null={"tokens": torch.zeros_like(tokens)}
+    )
+    x_0 = torch.randn(len(captions), *LATENT, generator=generator)
+    return (autoencoder.decode(odeint(guided, x_0, steps=steps, method=EULER)) / 2 + 0.5).clamp(0, 1)

@@ -1,0 +1,382 @@
+"""Train the text-to-image model of chapter 10, and measure how well it obeys:
+
+    python -m flowcourse.shapes.train autoencoder     # about 25 minutes of one core
+    python -m flowcourse.shapes.train model           # hours
+    python -m flowcourse.shapes.train evaluate
+
+Each command can be stopped at any time; called again it goes on where its last checkpoint was, and on as many threads
+it ends with the very bits of a run that was never interrupted. Checkpoints and logs, JSON lines, go to the folder
+`_build/shapes`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor, nn
+from torch.nn.functional import max_pool2d
+from torch.optim import AdamW
+
+from flowcourse.shapes.captions import PROMPTS, describe, judge, prompts
+from flowcourse.shapes.detector import detect
+from flowcourse.shapes.model import TOKENIZER, TextToImage, draw
+from flowcourse.shapes.scenes import Scene, render, sample
+from flowlib.autoencoder import Autoencoder
+from flowlib.fields import Field
+from flowlib.matching import cfm_loss
+from flowlib.times import logit_normal
+from flowlib.training import cosine_decay, fit
+
+FOLDER = Path("_build/shapes")
+Net = TypeVar("Net", bound=nn.Module)
+CAPTIONS = 4  # of each scene of the pool
+SNAPSHOTS = [500 * 2**k for k in range(10)]  # steps after which the model's weights are kept
+DROPPED = 0.1  # how often the model is told nothing
+
+
+def pictures(n: int, generator: Generator) -> Tensor:
+    """n pictures of scenes that training may show, (n, 3, 32, 32) from -1 to 1."""
+    return 2 * render(sample(n, generator=generator)) - 1
+
+
+# Checkpoints of `fit`
+
+
+def steps_done(file: Path) -> int:
+    """How many steps the checkpoint has behind it; 0 where there is none."""
+    if not file.exists():
+        return 0
+    with safe_open(file, "pt") as opened:
+        return opened.get_slice("history").get_shape()[0]
+
+
+def average(file: Path) -> dict[str, Tensor]:
+    """The averaged weights of the checkpoint."""
+    with safe_open(file, "pt") as opened:
+        names = [name for name in opened.keys() if name.startswith("ema.")]  # noqa: SIM118
+        return {name.removeprefix("ema."): opened.get_tensor(name) for name in names}
+
+
+def load_average(net: Net, file: Path) -> Net:
+    """The network with the averaged weights of the checkpoint, in evaluation mode."""
+    net.load_state_dict(average(file))
+    return net.eval()
+
+
+def keep_snapshot(file: Path) -> None:
+    """Keep the checkpoint's averaged weights in half precision, beside it, to see later what was learned when."""
+    folder = file.parent / "snapshots"
+    folder.mkdir(exist_ok=True)
+    halves = {name: x.half() for name, x in average(file).items()}
+    save_file(halves, folder / f"{steps_done(file):06}.safetensors")
+
+
+class Log:
+    """A file of JSON lines with the mean loss of every hundred steps and the seconds of training until then.
+
+    Args:
+        checkpoint: the run's; the log stands beside it. Lines of steps that it does not know are dropped.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.file = checkpoint.with_suffix(".jsonl")
+        self.step, self.losses, self.before = steps_done(checkpoint), list[float](), 0.0
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text("".join(f"{line}\n" for line in kept))
+        if kept:
+            self.before = json.loads(kept[-1])["seconds"]
+        self.began = time.perf_counter()
+
+    def of(self, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The loss, with its values logged."""
+
+        def logged(v: nn.Module, generator: Generator) -> Tensor:
+            value = loss(v, generator)
+            self.losses.append(value.item())
+            self.step += 1
+            if self.step % 100 == 0:
+                seconds = self.before + time.perf_counter() - self.began
+                line = {
+                    "step": self.step,
+                    "loss": round(sum(self.losses) / len(self.losses), 6),
+                    "seconds": round(seconds, 1),
+                }
+                with self.file.open("a") as opened:
+                    opened.write(json.dumps(line) + "\n")
+                self.losses.clear()
+            return value
+
+        return logged
+
+
+# The autoencoder
+
+
+def reconstruction_loss(y: Tensor, x: Tensor) -> Tensor:
+    """|y - x| + 2 |y - x|^2 on average, with five times the weight on objects and two pixels around them."""
+    corner = x[:, :, :1, :1]  # background
+    near = max_pool2d(((x - corner).abs().amax(1, keepdim=True) > 0.05).float(), 5, stride=1, padding=2)
+    error, weight = (y - x).abs(), 1 + 4 * near
+    return (weight * (error + 2 * error**2)).mean()
+
+
+def train_autoencoder(
+    folder: Path = FOLDER, *, steps: tuple[int, int] = (4000, 4000), batch: int = 64, progress: bool = True
+) -> Autoencoder:
+    """Train encoder and decoder together, with much noise on the latents; then the decoder alone, with less.
+
+    The second stage costs half as much a step, and sharpens what the decoder draws without moving the latents.
+    """
+    net = Autoencoder(generator=Generator().manual_seed(0))
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def both(v: Callable[..., Tensor], g: Generator) -> Tensor:
+        x = pictures(batch, g)
+        return reconstruction_loss(v(x, noise=0.2, generator=g), x)
+
+    def decoder(v: Callable[..., Tensor], g: Generator) -> Tensor:
+        x = pictures(batch, g)
+        with torch.no_grad():
+            z = net.encode(x)
+        return reconstruction_loss(v(z + 0.1 * torch.randn(z.shape, generator=g)), x)
+
+    for name, part, loss, n, rate in (
+        ("autoencoder", net, both, steps[0], 2e-3),
+        ("decoder", net.decoder, decoder, steps[1], 1e-3),
+    ):
+        file = folder / f"{name}.safetensors"
+        fit(
+            part,
+            Log(file).of(loss),
+            steps=n,
+            lr=rate,
+            schedule=cosine_decay,
+            clip=1.0,
+            generator=Generator().manual_seed(1),
+            checkpoint=file,
+            every=500,
+            resume=True,
+            progress=progress,
+        )
+        load_average(part, file)
+        net.eval()
+    return net
+
+
+def load_autoencoder(folder: Path = FOLDER) -> Autoencoder:
+    """The trained autoencoder."""
+    net = Autoencoder(generator=Generator())
+    load_average(net, folder / "autoencoder.safetensors")
+    load_average(net.decoder, folder / "decoder.safetensors")
+    return net.requires_grad_(False)
+
+
+# The model
+
+
+def make_pool(autoencoder: Autoencoder, n: int, generator: Generator) -> dict[str, Tensor]:
+    """n scenes as latents (n, 4, 8, 8) in half precision, with `CAPTIONS` captions of each: tokens (n, CAPTIONS, L)."""
+    latents, tokens = [], []
+    for k in range(0, n, 1000):
+        scenes = sample(min(1000, n - k), generator=generator)
+        latents.append(autoencoder.encode(2 * render(scenes) - 1).half())
+        said = [TOKENIZER([*map(str, describe(scenes, generator=generator))]) for _ in range(CAPTIONS)]
+        tokens.append(torch.stack(said, dim=1).byte())
+    return {"latents": torch.cat(latents), "tokens": torch.cat(tokens)}
+
+
+def load_pool(folder: Path, n: int) -> dict[str, Tensor]:
+    """The pool of training, made at the first call: a thousand scenes a second."""
+    file = folder / "pool.safetensors"
+    if not file.exists():
+        made = make_pool(load_autoencoder(folder), n, Generator().manual_seed(2))
+        save_file(made, file.with_suffix(".part"))
+        file.with_suffix(".part").rename(file)
+    return load_file(file)
+
+
+def warm_then_decay(fraction: float) -> float:
+    """The schedule that rises during the first hundredth, stays, and falls to 0 during the last quarter, so that
+    how long a run is to be can still be decided while it stays.
+    """
+    return min(1.0, 100 * fraction + 1e-3, 4 * (1 - fraction))
+
+
+def train_model(
+    folder: Path = FOLDER,
+    *,
+    steps: int = 60_000,
+    batch: int = 128,
+    scenes: int = 300_000,
+    every: int = 500,
+    compile: bool = True,
+    accept_changes: bool = False,
+    progress: bool = True,
+) -> TextToImage:
+    """Train text encoder and MMDiT by conditional flow matching on the latents, with the caption dropped 1 time in 10.
+
+    Args:
+        folder: of the checkpoints; that of the autoencoder must be there.
+        steps: how many, those of a resumed run included.
+        batch: latents of a step.
+        scenes: of the pool.
+        every: steps from one checkpoint to the next: about five minutes.
+        compile: compile the network first, which takes two minutes and makes each step a third faster.
+        accept_changes: go on with another number of steps than the checkpoint was told, say to end earlier.
+        progress: show a progress bar.
+    """
+    pool = load_pool(folder, scenes)
+    latents, tokens = pool["latents"], pool["tokens"]
+    net = TextToImage(generator=Generator().manual_seed(0))
+    times = logit_normal()
+
+    file = folder / "model.safetensors"
+    log = Log(file)
+
+    def loss(v: Field, g: Generator) -> Tensor:
+        if log.step in SNAPSHOTS and log.step == steps_done(file):
+            keep_snapshot(file)
+        k = torch.randint(len(latents), (batch,), generator=g)
+        said = tokens[k, torch.randint(CAPTIONS, (batch,), generator=g)].long()
+        kept = torch.rand(batch, 1, generator=g) >= DROPPED
+        return cfm_loss(v, latents[k].float(), times=times, generator=g, tokens=said * kept)
+
+    fit(
+        net,
+        log.of(loss),
+        steps=steps,
+        lr=1.2e-3,
+        schedule=warm_then_decay,
+        optimizer=partial(AdamW, betas=(0.9, 0.98), weight_decay=0.02, fused=True),
+        clip=1.0,
+        compile=compile,
+        generator=Generator().manual_seed(1),
+        checkpoint=file,
+        every=every,
+        resume=True,
+        accept_changes=accept_changes,
+        progress=progress,
+    )
+    return load_model(folder)
+
+
+def load_model(folder: Path = FOLDER) -> TextToImage:
+    """The trained model, with averaged weights, as far as its last checkpoint has it."""
+    net = load_average(TextToImage(generator=Generator()), folder / "model.safetensors")
+    return net.requires_grad_(False)
+
+
+# The evaluation
+
+
+@dataclass(frozen=True)
+class Adherence:
+    """How many of n pictures obey their prompts."""
+
+    obeyed: int
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of the share."""
+        z, share = 1.96, self.obeyed / self.n
+        center = (share + z * z / (2 * self.n)) / (1 + z * z / self.n)
+        half = z / (1 + z * z / self.n) * math.sqrt(share * (1 - share) / self.n + (z / self.n / 2) ** 2)
+        return max(center - half, 0.0), min(center + half, 1.0)
+
+
+def evaluate(
+    net: TextToImage,
+    autoencoder: Autoencoder,
+    *,
+    n: int = 200,
+    guidance_scale: float = 3.0,
+    steps: int = 20,
+    generator: Generator,
+) -> dict[str, Adherence]:
+    """Adherence for each skill: n prompts, a picture for each, which the exact detector judges."""
+    found = {}
+    for skill in PROMPTS:
+        demands = prompts(skill, n, generator=generator)
+        pictures = draw(
+            net,
+            autoencoder,
+            [*map(str, demands)],
+            guidance_scale=guidance_scale,
+            steps=steps,
+            generator=generator,
+        )
+        found[skill] = Adherence(sum(map(judge, detect(pictures), demands)), n)
+    return found
+
+
+def changed(autoencoder: Autoencoder, scenes: Sequence[Scene]) -> int:
+    """How many scenes the detector no longer finds in the autoencoder's reconstructions of their pictures."""
+    x = render(scenes)
+    with torch.no_grad():
+        seen = detect(autoencoder(2 * x - 1) / 2 + 0.5)
+    return sum(a != b for a, b in zip(map(_unordered, seen), map(_unordered, scenes), strict=True))
+
+
+def _unordered(scene: Scene) -> tuple[str, list[tuple[str, str, str]]]:
+    return scene.background, sorted((o.shape, o.color, o.size) for o in scene.objects)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flowcourse.shapes.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=("autoencoder", "model", "evaluate"))
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of checkpoints and logs")
+    parser.add_argument("--steps", type=int, default=60_000, help="of the model's training")
+    parser.add_argument("--accept-changes", action="store_true", help="go on with another number of steps")
+    parser.add_argument("--eager", action="store_true", help="do not compile the model")
+    parser.add_argument("-n", type=int, default=200, help="prompts a skill")
+    parser.add_argument("--scale", type=float, default=3.0, help="of the guidance")
+    parser.add_argument("--all", action="store_true", help="evaluate also what was kept at earlier steps")
+    told = parser.parse_args(arguments)
+    if told.what == "autoencoder":
+        autoencoder = train_autoencoder(told.folder)
+        scenes = sample(2000, generator=Generator().manual_seed(3))
+        print(f"{changed(autoencoder, scenes)} of {len(scenes)} scenes look otherwise when decoded")
+    elif told.what == "model":
+        train_model(told.folder, steps=told.steps, compile=not told.eager, accept_changes=told.accept_changes)
+    else:
+        file, autoencoder = told.folder / "model.safetensors", load_autoencoder(told.folder)
+        models = {steps_done(file): load_model(told.folder)}
+        if told.all:
+            for kept in sorted((told.folder / "snapshots").glob("*.safetensors")):
+                net = TextToImage(generator=Generator()).eval().requires_grad_(False)
+                net.load_state_dict(load_file(kept))
+                models = {int(kept.stem): net} | models
+        for step, net in sorted(models.items()):
+            g = Generator().manual_seed(4)
+            results = evaluate(net, autoencoder, n=told.n, guidance_scale=told.scale, generator=g)
+            print(f"after {step} steps, guidance {told.scale:g}, n = {told.n}")
+            for skill, it in results.items():
+                low, high = it.interval
+                print(f"{skill:22} {it.obeyed / it.n:6.1%}   {low:.1%} to {high:.1%}")
+            obeyed = {skill: it.obeyed for skill, it in results.items()}
+            line = {"step": step, "guidance_scale": told.scale, "n": told.n, "obeyed": obeyed}
+            with (told.folder / "adherence.jsonl").open("a") as opened:
+                opened.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()
