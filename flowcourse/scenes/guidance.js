@@ -11,7 +11,10 @@ const STEPS = 96; // of the corrected flow; the guided one takes a third of them
 const CELLS = 80; // of the grid, in each direction
 const STAR = "CFG-Zero*";
 const SHARE = 0.9; // of a law within its line
-const LINES = Array.from({ length: 8 }, (_, k) => [Math.cos((Math.PI * k) / 8), Math.sin((Math.PI * k) / 8)]);
+export const LINES = Array.from({ length: 8 }, (_, k) => [
+  Math.cos((Math.PI * k) / 8),
+  Math.sin((Math.PI * k) / 8),
+]);
 
 // At points x and time t of the linear path from N(0, I) to the mixture sum_k w_k N(mu_k, S_k), some of whose components are those
 // of the wanted class: the velocities u of the whole and c of the class. With C = t^2 S_k + (1 - t)^2 I, z = x - t mu_k and
@@ -27,13 +30,9 @@ export function fieldsOf({ weights, means, covariances }, wanted, x, t) {
     const det = A * D - B * B;
     const [P, Q, R] = [D / det, -B / det, A / det];
     const [e, f, g] = [t * a - 1 + t, t * b, t * d - 1 + t];
-    return [t * m, t * n, -P / 2, -Q, -R / 2, Math.log(w) - Math.log(det) / 2].concat([
-      m,
-      n,
-      e * P + f * Q,
-      e * Q + f * R,
-      f * Q + g * R,
-    ]);
+    const mean = [t * m, t * n];
+    const form = [-P / 2, -Q, -R / 2, Math.log(w) - Math.log(det) / 2];
+    return [...mean, ...form, m, n, e * P + f * Q, e * Q + f * R, f * Q + g * R];
   });
   const flat = Float64Array.from(parts.flat());
   const size = parts[0].length;
@@ -73,12 +72,11 @@ export function fieldsOf({ weights, means, covariances }, wanted, x, t) {
         o2 += q;
       }
     }
-    const odds = Math.exp(topO - topC); // to one
-    const sum = odds < Infinity ? sumC + odds * sumO : 1;
+    const share = 1 / (1 + (Math.exp(topO - topC) * sumO) / sumC); // p_t(y|x)
     c[i] = c1 / sumC;
     c[i + 1] = c2 / sumC;
-    u[i] = odds < Infinity ? (c1 + odds * o1) / sum : o1 / sumO;
-    u[i + 1] = odds < Infinity ? (c2 + odds * o2) / sum : o2 / sumO;
+    u[i] = share * c[i] + ((1 - share) * o1) / sumO;
+    u[i + 1] = share * c[i + 1] + ((1 - share) * o2) / sumO;
   }
   return { u, c };
 }
@@ -392,6 +390,7 @@ export function guidance(spec, engine) {
       guided: away(flow()),
       corrected: away(x, weights),
       floor: floor(),
+      mean: meanOf(x, weights),
       share: effective(weights) / n,
       draws,
     };
@@ -443,13 +442,14 @@ export function guidance(spec, engine) {
     for (const [radius, places] of radii) panel.dots(`rgb(${hue(colors, values.t)})`, radius, places);
   }
 
+  const meanOf = (x, weights) => [0, 1].map((k) => weights.reduce((sum, p, i) => sum + p * x[2 * i + k], 0));
+
   // From the middle of the tilted density to that of the particles
   function drawMiss(panel, x, weights, distance) {
-    const from = target().middle;
-    const to = [0, 1].map((k) => weights.reduce((sum, p, i) => sum + p * x[2 * i + k], 0));
-    const [X, Y, Z, W] = [panel.X(from[0]), panel.Y(from[1]), panel.X(to[0]), panel.Y(to[1])];
-    if (Math.hypot(Z - X, W - Y) > 5) {
-      const arrow = [(X + Z) / 2, (Y + W) / 2, Z - X, W - Y];
+    const [from, to] = [target().middle, meanOf(x, weights)].map(([p, q]) => [panel.X(p), panel.Y(q)]);
+    const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
+    if (Math.hypot(dx, dy) > 5) {
+      const arrow = [from[0] + dx / 2, from[1] + dy / 2, dx, dy];
       panel.arrows(colors.page, 6.5, 0.9, arrow);
       panel.arrows(colors.error, 3.5, 1, arrow);
     }

@@ -45,7 +45,7 @@ def guidance_board(
     chosen: str = "1",
     scale: float = 3.0,
     time: float = 1.0,
-    window: float = 2.8,
+    window: float = 3.0,
     title: str | None = None,
     caption: str | None = None,
     description: str | None = None,

@@ -470,6 +470,29 @@ def test_cells_follow_their_data_and_fill_alike(explorable: Figure) -> None:
     assert explorable.state()["probe"] == opening["probe"]
 
 
+@for_each(shows("guidance"))
+def test_guidance_is_for_the_class_that_is_tapped(explorable: Figure) -> None:
+    spec, opening = explorable.spec, explorable.state()
+    assert opening["guided"] > 2 * opening["corrected"]
+    another = next(name for name in spec["classes"] if name != opening["chosen"])
+    x, y = spec["mixture"]["means"][spec["classes"][another][0]]
+    paper = explorable.figure.locator("canvas").nth(1)
+    box = paper.bounding_box()
+    assert box is not None
+    unit = min(box["width"], box["height"]) / (2 * spec["window"])
+    paper.click(position={"x": box["width"] / 2 + unit * x, "y": box["height"] / 2 - unit * y})
+    tapped = explorable.state()
+    assert tapped["chosen"] == another and tapped["middle"] != opening["middle"]
+    explorable.figure.locator("canvas").first.focus()
+    explorable.page.keyboard.press("ArrowRight")
+    assert explorable.state()["chosen"] != another
+    explorable.ask("flow.set('w', 1)")
+    explorable.page.wait_for_timeout(100)
+    assert "effective sample size 100%, resamplings 0" in explorable.said()
+    explorable.figure.locator(".flow-reset").click()
+    assert explorable.state() == opening
+
+
 def field(described: dict[str, Any]) -> Field:
     """The flowlib field that a spec describes."""
     kind, rest = described["kind"], {key: value for key, value in described.items() if key != "kind"}
