@@ -73,8 +73,13 @@ export function makePanel(canvas, own, colors) {
       width,
       alpha,
       () => {
+        const apart = own.canvas && alpha === 1; // as dots are
         for (let i = 0; i < states[0].length; i += 2) {
           if (chosen && !chosen(i / 2)) continue;
+          if (apart) {
+            pen.stroke();
+            pen.beginPath();
+          }
           pen.moveTo(panel.X(states[0][i]), panel.Y(states[0][i + 1]));
           for (let n = 1; n < states.length; n++)
             pen.lineTo(panel.X(states[n][i]), panel.Y(states[n][i + 1]));

@@ -180,6 +180,8 @@ def test_play_runs_to_the_end_pauses_and_resets(explorable: Figure) -> None:
     explorable.page.wait_for_timeout(200)
     assert 0 < paused < float(explorable.control("t").get_attribute("max") or 0)
     assert explorable.state()["t"] == paused
+    told = explorable.control("t").get_attribute("aria-valuetext") or ""  # which waits while time runs
+    assert float(told) == pytest.approx(paused, abs=0.0051)
     explorable.ask("flow.set('t', 0.9 * figure.querySelector('[data-control=t]').max)")
     play.focus()
     explorable.page.keyboard.press("Enter")  # goes on from there
