@@ -16,8 +16,8 @@ from flowlib.paths import AffinePath, linear
 
 
 def mixing(t: float) -> float:
-    """Half the squared noise of a corrector, e^2 / 2, where none is named: 4 b_t = 4 (1 - t) / t, and 20 at most."""
-    return min(4 * (1 - t) / max(t, 1e-9), 20.0)
+    """Half the squared noise of a corrector, e^2 / 2, where none is named: 8 b_t = 8 (1 - t) / t, and 16 at most."""
+    return min(8 * (1 - t) / max(t, 1e-9), 16.0)
 
 
 @dataclass(frozen=True)
