@@ -1,27 +1,57 @@
 """Networks for handwritten digits, and what guidance does to them: the numbers that chapter 9 claims.
 
-    python -m benchmarks.digits train velocity      # each is trained by itself, resumes by itself, and can be stopped
-    python -m benchmarks.digits train distilled     # needs the velocity
+    python -m benchmarks.digits train            # all networks, each in its turn; one that was stopped goes on
+    python -m benchmarks.digits train velocity   # one of them: see RECIPES
+    python -m benchmarks.digits measure          # all methods with all seeds; what was measured before stays
+
+Checkpoints lie in _build/digits. A network that is done is written to flowcourse/handwritten, what it took and what was
+measured to flowcourse/digits.json. All on one CPU thread; networks train in bfloat16 and are measured in float32.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import platform
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import affine_grid, grid_sample, nll_loss
 
 from flowcourse.budgets import generator
-from flowcourse.handwritten import HELD_OUT, NULL, digits
+from flowcourse.handwritten import (
+    HELD_OUT,
+    NETWORKS,
+    NULL,
+    accuracy,
+    digits,
+    diversity,
+    frechet,
+    load,
+    save,
+    wilson,
+)
 from flowlib.fields import Field
+from flowlib.guided_distillation import guided_distillation_loss
 from flowlib.matching import cfm_loss
-from flowlib.training import Run, cosine_decay, fit
-from flowlib.unet import UNet
+from flowlib.paths import linear
+from flowlib.solvers import odeint
+from flowlib.tableaus import MIDPOINT
+from flowlib.training import cosine_decay, fit
 
-BUILD = Path(__file__).resolve().parent.parent / "_build" / "digits"
+ROOT = Path(__file__).resolve().parent.parent
+BUILD, DATA = ROOT / "_build" / "digits", ROOT / "flowcourse" / "digits.json"
 BATCH, DROPPED = 64, 0.1  # samples a step, and the share of them that lose their label
+SCALES = (1.0, 5.0)  # of the distilled field
+SEEDS, DRAWN, STEPS = (0, 1, 2), 200, 10  # digits for each point and seed, and steps of the midpoint method
+INTERVAL, RESCALE = (0.2, 0.8), 0.7
+
+Loss = Callable[[Field, Generator], Tensor]
 
 
 def stratified(n: int, *, generator: Generator | None = None, device: torch.device | None = None) -> Tensor:
@@ -30,33 +60,297 @@ def stratified(n: int, *, generator: Generator | None = None, device: torch.devi
     return (torch.randperm(n, generator=generator, device=device) + draws) / n
 
 
-def train_velocity(name: str, widths: tuple[int, ...], steps: int) -> tuple[UNet, Run]:
+def batches() -> Callable[[Generator], tuple[Tensor, Tensor]]:
+    """Draws images and labels from those that are not held out."""
     images, labels = (x[:-HELD_OUT] for x in digits())
-    net = UNet(1, widths, patch=2, classes=10, generator=generator(0))
+
+    def draw(g: Generator) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(len(images), (BATCH,), generator=g)
+        return images[chosen], labels[chosen]
+
+    return draw
+
+
+def velocity() -> Loss:
+    draw = batches()
 
     def loss(v: Field, g: Generator) -> Tensor:
-        chosen = torch.randint(len(images), (BATCH,), generator=g)
-        dropped = torch.rand(BATCH, generator=g) < DROPPED  # for each sample on its own
-        told = labels[chosen].masked_fill(dropped, NULL)
-        return cfm_loss(v, images[chosen], times=stratified, generator=g, label=told)
+        x_1, label = draw(g)
+        dropped = torch.rand(BATCH, generator=g) < DROPPED  # each sample on its own
+        return cfm_loss(v, x_1, times=stratified, generator=g, label=label.masked_fill(dropped, NULL))
 
-    return net, fit(
-        net, loss, steps=steps, lr=2e-3, schedule=cosine_decay, ema=0.998, clip=1.0, autocast=torch.bfloat16,
-        generator=generator(0), checkpoint=BUILD / f"{name}.safetensors", every=200, resume=True,
+    return loss
+
+
+def distilled() -> Loss:
+    draw, inner = batches(), load("velocity")
+    teacher = torch.autocast("cpu", dtype=torch.bfloat16)(inner.__call__)
+
+    def loss(v: Field, g: Generator) -> Tensor:
+        x_1, label = draw(g)
+        scale = SCALES[0] + (SCALES[1] - SCALES[0]) * torch.rand(BATCH, generator=g)
+        cond, null = {"label": label}, {"label": torch.full_like(label, NULL)}
+        return guided_distillation_loss(
+            v, teacher, x_1, scale, cond=cond, null=null, times=stratified, generator=g
+        )
+
+    return loss
+
+
+def noisy() -> Loss:
+    draw = batches()
+
+    def loss(v: Field, g: Generator) -> Tensor:
+        x_1, label = draw(g)
+        t = stratified(BATCH, generator=g)
+        x_t = linear.sample(torch.randn(x_1.shape, generator=g), moved(x_1, g), t)[0]
+        return nll_loss(v(x_t, t), label)
+
+    return loss
+
+
+def clean() -> Loss:
+    draw = batches()
+
+    def loss(v: Field, g: Generator) -> Tensor:
+        x_1, label = draw(g)
+        return nll_loss(v(moved(x_1, g)), label)
+
+    return loss
+
+
+def moved(x: Tensor, g: Generator) -> Tensor:
+    """Images turned by up to 0.2 radians, stretched by up to a tenth and shifted by up to two pixels."""
+    turn, stretch, *shift = (2 * torch.rand(4, len(x), generator=g) - 1).unbind()
+    cos, sin = (f(0.2 * turn) * (1 + 0.1 * stretch) for f in (torch.cos, torch.sin))
+    rows = torch.stack([cos, -sin, shift[0] / 7, sin, cos, shift[1] / 7], dim=1).reshape(-1, 2, 3)
+    return grid_sample(x + 1, affine_grid(rows, list(x.shape), align_corners=False), align_corners=False) - 1
+
+
+# name: what makes its loss, the seed of its first weights and batches, and what `fit` is told
+RECIPES: dict[str, tuple[Callable[[], Loss], int, dict[str, Any]]] = {
+    "velocity": (velocity, 0, {"steps": 4000, "lr": 2e-3, "ema": 0.998, "autocast": torch.bfloat16}),
+    "weak velocity": (velocity, 1, {"steps": 500, "lr": 2e-3, "ema": 0.99, "autocast": torch.bfloat16}),
+    "distilled": (distilled, 2, {"steps": 1500, "lr": 5e-4, "ema": 0.998, "autocast": torch.bfloat16}),
+    "classifier": (noisy, 3, {"steps": 5000, "lr": 2e-3, "ema": 0.998}),
+    "clean classifier": (clean, 4, {"steps": 3000, "lr": 2e-3, "ema": 0.998}),
+    "judge": (clean, 5, {"steps": 4000, "lr": 1e-3, "ema": 0.998}),
+}
+
+
+def train(name: str) -> None:
+    make, seed, told = RECIPES[name]
+    net = NETWORKS[name](generator=generator(seed))
+    if name == "distilled":
+        net.load_state_dict(load("velocity").state_dict(), strict=False)  # the scale says nothing at first
+    run = fit(
+        net, make(), schedule=cosine_decay, clip=1.0, generator=generator(seed),
+        checkpoint=BUILD / f"{name}.safetensors", every=200, resume=True, **told,
     )  # fmt: skip
+    with run.ema.applied(net):
+        save(net, name, ROOT / "flowcourse" / "handwritten")
+    curve = run.history[: len(run.history) // 20 * 20].reshape(20, -1).mean(1)
+    record(
+        "training",
+        {
+            name: {
+                **{
+                    key: str(value) if isinstance(value, torch.dtype) else value
+                    for key, value in told.items()
+                },
+                "parameters": sum(p.numel() for p in net.parameters()),
+                "batch": BATCH,
+                "seconds": round(run.seconds),
+                "loss": [round(float(value), 4) for value in curve],
+            }
+        },
+    )
+
+
+# --- what guidance does ---
+# A method takes a scale and labels (B,), and makes a field: see METHODS. v is the trained field, w the scale.
+
+
+def twice(v: Field, label: Tensor, combine: Callable[[Tensor, Tensor, float], Tensor]) -> Field:
+    """One batched pass for u (any digit) and c (this digit), and what is made of them and t."""
+    both = torch.cat([torch.full_like(label, NULL), label])
+
+    def field(x: Tensor, t: Tensor | float) -> Tensor:
+        u, c = v(torch.cat([x, x]), t, label=both).chunk(2)
+        return combine(u, c, float(t))
+
+    return field
+
+
+def plain(w: float, label: Tensor) -> Field:
+    """The field told the digit (w = 1) or not (w = 0), in one pass."""
+    return partial(load("velocity"), label=label if w else torch.full_like(label, NULL))
+
+
+def classifier_free(w: float, label: Tensor) -> Field:
+    return twice(load("velocity"), label, lambda u, c, t: u + w * (c - u))
+
+
+def interval(w: float, label: Tensor) -> Field:
+    return twice(
+        load("velocity"), label, lambda u, c, t: u + w * (c - u) if INTERVAL[0] <= t <= INTERVAL[1] else c
+    )
+
+
+def rescaled(w: float, label: Tensor) -> Field:
+    def combine(u: Tensor, c: Tensor, t: float) -> Tensor:
+        g = u + w * (c - u)
+        ratio = c.std(dim=(1, 2, 3), keepdim=True) / g.std(dim=(1, 2, 3), keepdim=True)
+        return g * (RESCALE * ratio + 1 - RESCALE)
+
+    return twice(load("velocity"), label, combine)
+
+
+def zero_star(w: float, label: Tensor) -> Field:
+    def combine(u: Tensor, c: Tensor, t: float) -> Tensor:
+        s = (c * u).sum((1, 2, 3), keepdim=True) / u.square().sum((1, 2, 3), keepdim=True)
+        return s * u + w * (c - s * u) if t >= 1 / STEPS - 1e-6 else torch.zeros_like(u)
+
+    return twice(load("velocity"), label, combine)
+
+
+def autoguided(w: float, label: Tensor) -> Field:
+    v, weak = load("velocity"), load("weak velocity")
+
+    def field(x: Tensor, t: Tensor | float) -> Tensor:
+        bad = weak(x, t, label=label)
+        return bad + w * (v(x, t, label=label) - bad)
+
+    return field
+
+
+def classified(w: float, label: Tensor, *, by: str) -> Field:
+    """v + w b_t grad log p_t(y | x), b_t = (1 - t) / t, from the field that is told no digit."""
+    v, classifier = plain(0.0, label), load(by)
+    images, labels = (x[:-HELD_OUT] for x in digits())
+    towards = torch.stack([images[labels == digit].mean(0) for digit in range(10)]) - images.mean(0)
+
+    def field(x: Tensor, t: Tensor | float) -> Tensor:
+        if float(t) < 0.01:  # the limit at t = 0
+            return v(x, t) + w * towards[label]
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            chosen = classifier(x, t).gather(1, label[:, None]).sum()
+            (gradient,) = torch.autograd.grad(chosen, x)
+        return v(x.detach(), t) + w * (1 - float(t)) / float(t) * gradient
+
+    return field
+
+
+def in_one_pass(w: float, label: Tensor) -> Field:
+    return partial(load("distilled"), label=label, scale=w)
+
+
+# name: what makes the field, at which scales, and how many passes of a network an evaluation takes
+METHODS: dict[str, tuple[Callable[[float, Tensor], Field], tuple[float, ...], float]] = {
+    "unguided": (plain, (0.0, 1.0), 1),
+    "classifier-free": (classifier_free, (1.5, 2.0, 3.0, 4.0, 6.0, 8.0), 2),
+    "classifier": (partial(classified, by="classifier"), (1.0, 2.0, 4.0), 2),
+    "clean classifier": (partial(classified, by="clean classifier"), (1.0, 2.0, 4.0), 2),
+    "autoguidance": (autoguided, (1.5, 2.0, 3.0), 2),
+    "interval": (interval, (2.0, 4.0, 8.0), 2),
+    "rescaled": (rescaled, (2.0, 4.0, 8.0), 2),
+    "CFG-Zero*": (zero_star, (2.0, 4.0, 8.0), 2),
+    "distilled": (in_one_pass, (1.0, 1.5, 2.0, 3.0, 4.0), 1),
+}
+
+
+@torch.no_grad()
+def drawn(make: Callable[[float, Tensor], Field], w: float, seed: int) -> tuple[Tensor, Tensor]:
+    """DRAWN images, as many of each digit, and their labels."""
+    label = torch.arange(10).repeat(DRAWN // 10)
+    noise = torch.randn(DRAWN, 1, 28, 28, generator=generator(1000 + seed))
+    parts = [
+        odeint(make(w, of), x, steps=STEPS, method=MIDPOINT)
+        for x, of in zip(noise.split(100), label.split(100), strict=True)
+    ]
+    return torch.cat(parts), label
+
+
+def scored(x: Tensor, label: Tensor) -> dict[str, float]:
+    return {
+        "accuracy": round(accuracy(x, label).share, 4),
+        "diversity": round(diversity(x, label), 4),
+        "frechet": round(frechet(x), 4),
+        "beyond": round(float((x.abs() > 1.05).float().mean()), 5),
+    }
+
+
+def measure() -> None:
+    images, labels = (x[-HELD_OUT:] for x in digits())
+    real = [scored(x, y) for x, y in zip(images.split(DRAWN), labels.split(DRAWN), strict=True)]
+    record(
+        "measured",
+        {
+            "held out": {name: [of[name] for of in real] for name in real[0]},
+            "judge": accuracy(images, labels)._asdict(),
+            "samples": DRAWN,
+            "solver": f"midpoint, {STEPS} steps",
+            "interval": INTERVAL,
+            "rescale": RESCALE,
+        },
+    )
+    for seed in SEEDS:
+        for name, (make, scales, passes) in METHODS.items():
+            for w in scales:
+                kept = json.loads(DATA.read_text(encoding="utf-8")).get("rows", {})
+                row = kept.get(key := f"{name}, w = {w:g}", {"method": name, "scale": w, "passes": passes})
+                if len(row.get("accuracy", [])) > seed:
+                    continue
+                began = time.process_time()
+                x, label = drawn(make, w, seed)
+                found = {"seconds": round(time.process_time() - began, 1), **scored(x, label)}
+                row |= {measure: [*row.get(measure, []), value] for measure, value in found.items()}
+                n = DRAWN * len(row["accuracy"])
+                row["accuracy interval"] = [
+                    round(end, 4) for end in wilson(round(sum(row["accuracy"]) * DRAWN), n)
+                ]
+                record("rows", {key: row})
+                print(seed, key, found, flush=True)
+
+
+@torch.no_grad()
+def distillation_error() -> dict[str, Any]:
+    """|one pass - two passes| / |two passes| of the distilled field, in the mean square, on held-out digits."""
+    images, labels = (x[-400:] for x in digits())
+    student, found = load("distilled"), {}
+    times, scales = (0.05, 0.25, 0.5, 0.75, 0.95), (1.0, 2.0, 3.0, 4.0, 5.0)
+    for w in scales:
+        row = []
+        for t in times:
+            x_t = linear.sample(torch.randn(images.shape, generator=generator(7)), images, torch.tensor(t))[0]
+            two = classifier_free(w, labels)(x_t, t)
+            one = student(x_t, t, label=labels, scale=w)
+            row.append(round(float((one - two).norm() / two.norm()), 4))
+        found[f"w = {w:g}"] = row
+    return {"times": times, **found}
+
+
+def record(part: str, found: dict[str, Any]) -> None:
+    kept = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+    kept[part] = kept.get(part, {}) | found
+    kept["machine"] = f"one thread of a {platform.machine()} CPU, torch {torch.__version__.split('+')[0]}"
+    DATA.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["train"])
-    parser.add_argument("name")
+    parser.add_argument("what", choices=["train", "measure"])
+    parser.add_argument("name", nargs="?", choices=list(RECIPES), help="train only this network")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     BUILD.mkdir(parents=True, exist_ok=True)
-    if asked.name == "velocity":
-        train_velocity("velocity", (32, 96), 4000)
-    elif asked.name == "weak":
-        train_velocity("weak", (16, 32), 1500)
+    if asked.what == "train":
+        for name in [asked.name] if asked.name else RECIPES:
+            train(name)
+    else:
+        record("distillation error", distillation_error())
+        measure()
 
 
 if __name__ == "__main__":

