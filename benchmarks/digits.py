@@ -36,7 +36,21 @@ from flowcourse.handwritten import (
     save,
     wilson,
 )
+from flowlib.correctors import feynman_kac, resample
 from flowlib.fields import Field
+from flowlib.guidance import (
+    Combine,
+    Scale,
+    classifier_free,
+    classifier_guided,
+    drop_labels,
+    extrapolate,
+    guided,
+    interval,
+    rescaled,
+    zero_init,
+    zero_star,
+)
 from flowlib.guided_distillation import guided_distillation_loss
 from flowlib.matching import cfm_loss
 from flowlib.paths import linear
@@ -49,7 +63,7 @@ BUILD, DATA = ROOT / "_build" / "digits", ROOT / "flowcourse" / "digits.json"
 BATCH, DROPPED = 64, 0.1  # samples a step, and the share of them that lose their label
 SCALES = (1.0, 5.0)  # of the distilled field
 SEEDS, DRAWN, STEPS = (0, 1, 2), 200, 10  # digits for each point and seed, and steps of the midpoint method
-INTERVAL, RESCALE = (0.2, 0.8), 0.7
+INTERVAL, RESCALE, PARTICLES = (0.2, 0.8), 0.7, 40
 
 Loss = Callable[[Field, Generator], Tensor]
 
@@ -76,8 +90,8 @@ def velocity() -> Loss:
 
     def loss(v: Field, g: Generator) -> Tensor:
         x_1, label = draw(g)
-        dropped = torch.rand(BATCH, generator=g) < DROPPED  # each sample on its own
-        return cfm_loss(v, x_1, times=stratified, generator=g, label=label.masked_fill(dropped, NULL))
+        label = drop_labels(label, NULL, DROPPED, generator=g)
+        return cfm_loss(v, x_1, times=stratified, generator=g, label=label)
 
     return loss
 
@@ -89,10 +103,10 @@ def distilled() -> Loss:
     def loss(v: Field, g: Generator) -> Tensor:
         x_1, label = draw(g)
         scale = SCALES[0] + (SCALES[1] - SCALES[0]) * torch.rand(BATCH, generator=g)
-        cond, null = {"label": label}, {"label": torch.full_like(label, NULL)}
         return guided_distillation_loss(
-            v, teacher, x_1, scale, cond=cond, null=null, times=stratified, generator=g
-        )
+            v, teacher, x_1, scale, cond={"label": label}, null={"label": null(label)},
+            times=stratified, generator=g,
+        )  # fmt: skip
 
     return loss
 
@@ -168,94 +182,64 @@ def train(name: str) -> None:
 
 
 # --- what guidance does ---
-# A method takes a scale and labels (B,), and makes a field: see METHODS. v is the trained field, w the scale.
+# A method makes a field of a scale w and of labels (B,): see METHODS.
 
 
-def twice(v: Field, label: Tensor, combine: Callable[[Tensor, Tensor, float], Tensor]) -> Field:
-    """One batched pass for u (any digit) and c (this digit), and what is made of them and t."""
-    both = torch.cat([torch.full_like(label, NULL), label])
+def null(label: Tensor) -> Tensor:
+    return torch.full_like(label, NULL)
 
-    def field(x: Tensor, t: Tensor | float) -> Tensor:
-        u, c = v(torch.cat([x, x]), t, label=both).chunk(2)
-        return combine(u, c, float(t))
 
-    return field
+def field(name: str) -> Field:
+    net: Any = load(name)
+    quick: Field = net.to(memory_format=torch.channels_last)
+    return quick
 
 
 def plain(w: float, label: Tensor) -> Field:
     """The field told the digit (w = 1) or not (w = 0), in one pass."""
-    return partial(load("velocity"), label=label if w else torch.full_like(label, NULL))
+    return partial(field("velocity"), label=label if w else null(label))
 
 
-def classifier_free(w: float, label: Tensor) -> Field:
-    return twice(load("velocity"), label, lambda u, c, t: u + w * (c - u))
+def free(w: Scale, label: Tensor, combine: Combine = extrapolate) -> Field:
+    return classifier_free(field("velocity"), w, cond={"label": label}, null={"label": NULL}, combine=combine)
 
 
-def interval(w: float, label: Tensor) -> Field:
-    return twice(
-        load("velocity"), label, lambda u, c, t: u + w * (c - u) if INTERVAL[0] <= t <= INTERVAL[1] else c
-    )
+def within(w: float, label: Tensor) -> Field:
+    return free(interval(w, *INTERVAL), label)
 
 
-def rescaled(w: float, label: Tensor) -> Field:
-    def combine(u: Tensor, c: Tensor, t: float) -> Tensor:
-        g = u + w * (c - u)
-        ratio = c.std(dim=(1, 2, 3), keepdim=True) / g.std(dim=(1, 2, 3), keepdim=True)
-        return g * (RESCALE * ratio + 1 - RESCALE)
-
-    return twice(load("velocity"), label, combine)
-
-
-def zero_star(w: float, label: Tensor) -> Field:
-    def combine(u: Tensor, c: Tensor, t: float) -> Tensor:
-        s = (c * u).sum((1, 2, 3), keepdim=True) / u.square().sum((1, 2, 3), keepdim=True)
-        return s * u + w * (c - s * u) if t >= 1 / STEPS - 1e-6 else torch.zeros_like(u)
-
-    return twice(load("velocity"), label, combine)
+def standing(w: float, label: Tensor) -> Field:
+    """CFG-Zero*, which stands still in the first step."""
+    return zero_init(free(w, label, combine=zero_star), 1 / STEPS - 0.01)
 
 
 def autoguided(w: float, label: Tensor) -> Field:
-    v, weak = load("velocity"), load("weak velocity")
-
-    def field(x: Tensor, t: Tensor | float) -> Tensor:
-        bad = weak(x, t, label=label)
-        return bad + w * (v(x, t, label=label) - bad)
-
-    return field
+    return guided(partial(field("weak velocity"), label=label), plain(1.0, label), w)
 
 
 def classified(w: float, label: Tensor, *, by: str) -> Field:
-    """v + w b_t grad log p_t(y | x), b_t = (1 - t) / t, from the field that is told no digit."""
-    v, classifier = plain(0.0, label), load(by)
-    images, labels = (x[:-HELD_OUT] for x in digits())
-    towards = torch.stack([images[labels == digit].mean(0) for digit in range(10)]) - images.mean(0)
+    classifier = load(by)
 
-    def field(x: Tensor, t: Tensor | float) -> Tensor:
-        if float(t) < 0.01:  # the limit at t = 0
-            return v(x, t) + w * towards[label]
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            chosen = classifier(x, t).gather(1, label[:, None]).sum()
-            (gradient,) = torch.autograd.grad(chosen, x)
-        return v(x.detach(), t) + w * (1 - float(t)) / float(t) * gradient
+    def log_prob(x: Tensor, t: Tensor) -> Tensor:
+        return classifier(x, t).gather(1, label[:, None])[:, 0]
 
-    return field
+    return classifier_guided(plain(0.0, label), log_prob, w)
 
 
 def in_one_pass(w: float, label: Tensor) -> Field:
-    return partial(load("distilled"), label=label, scale=w)
+    return partial(field("distilled"), label=label, scale=w)
 
 
 # name: what makes the field, at which scales, and how many passes of a network an evaluation takes
-METHODS: dict[str, tuple[Callable[[float, Tensor], Field], tuple[float, ...], float]] = {
+METHODS: dict[str, tuple[Callable[[float, Tensor], Field], tuple[float, ...], int]] = {
     "unguided": (plain, (0.0, 1.0), 1),
-    "classifier-free": (classifier_free, (1.5, 2.0, 3.0, 4.0, 6.0, 8.0), 2),
+    "classifier-free": (free, (1.5, 2.0, 3.0, 4.0, 6.0, 8.0), 2),
     "classifier": (partial(classified, by="classifier"), (1.0, 2.0, 4.0), 2),
     "clean classifier": (partial(classified, by="clean classifier"), (1.0, 4.0), 2),
     "autoguidance": (autoguided, (2.0, 3.0), 2),
-    "interval": (interval, (2.0, 4.0, 8.0), 2),
-    "rescaled": (rescaled, (4.0, 8.0), 2),
-    "CFG-Zero*": (zero_star, (2.0, 4.0), 2),
+    "interval": (within, (2.0, 4.0, 8.0), 2),
+    "rescaled": (partial(free, combine=rescaled(RESCALE)), (4.0, 8.0), 2),
+    "CFG-Zero*": (standing, (2.0, 4.0), 2),
     "distilled": (in_one_pass, (1.0, 2.0, 3.0, 4.0), 1),
 }
 
@@ -314,6 +298,30 @@ def measure() -> None:
                 print(seed, key, found, flush=True)
 
 
+def corrected() -> dict[str, Any]:
+    """Feynman-Kac correction: PARTICLES for each digit, which share what weights they have, at two scales."""
+    found: dict[str, Any] = {"particles": PARTICLES, "steps": 100}
+    for w in (1.5, 2.0):
+        shares, drawn_anew, parts, g = [], 0, [], generator(2000)
+        for digit in range(10):
+            label = torch.full((PARTICLES,), digit)
+            noise = torch.randn(PARTICLES, 1, 28, 28, generator=g)
+            made = feynman_kac(plain(0.0, label), plain(1.0, label), w, noise, steps=100, generator=g)
+            parts.append(resample(made.x, made.log_weights, generator=g))
+            shares.append(made.effective.min())
+            drawn_anew += made.resampled
+        x, label = torch.cat(parts), torch.arange(10).repeat_interleave(PARTICLES)
+        interval = [round(end, 4) for end in accuracy(x, label)[1:]]
+        least = round(float(torch.stack(shares).mean()), 4)
+        found[f"w = {w:g}"] = scored(x, label) | {
+            "accuracy interval": interval,
+            "least effective share": least,
+            "resampled": drawn_anew / 10,
+        }
+        print("corrected", w, found[f"w = {w:g}"], flush=True)
+    return found
+
+
 @torch.no_grad()
 def distillation_error() -> dict[str, Any]:
     """|one pass - two passes| / |two passes| of the distilled field, in the mean square, on held-out digits."""
@@ -324,7 +332,7 @@ def distillation_error() -> dict[str, Any]:
         row = []
         for t in times:
             x_t = linear.sample(torch.randn(images.shape, generator=generator(7)), images, torch.tensor(t))[0]
-            two = classifier_free(w, labels)(x_t, t)
+            two = free(w, labels)(x_t, t)
             one = student(x_t, t, label=labels, scale=w)
             row.append(round(float((one - two).norm() / two.norm()), 4))
         found[f"w = {w:g}"] = row
@@ -369,6 +377,7 @@ def main() -> None:
         record("reading", reading())
         record("distillation error", distillation_error())
         measure()
+        record("corrected", corrected())
 
 
 if __name__ == "__main__":
