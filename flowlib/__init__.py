@@ -96,6 +96,7 @@ from flowlib.guidance import (
     zero_init,
     zero_star,
 )
+from flowlib.guided_distillation import guided_distillation_loss
 from flowlib.matching import cfm_loss
 from flowlib.metrics import energy_distance, noise_floor, sliced_wasserstein2, wasserstein2
 from flowlib.mixtures import GaussianMixture, MarginalVelocity
@@ -114,6 +115,7 @@ from flowlib.text import CLIPText, Text, TextEncoder, Tokenizer
 from flowlib.times import TimeLaw, Times, logit_normal, mode, resolution_shift, shift, uniform
 from flowlib.training import Run, cosine_decay, fit, fused_adam, no_decay
 from flowlib.transforms import ActNorm, Composition, Inverse, InvertibleLinear, Permutation, Transform
+from flowlib.unet import SeededConv, UNet
 
 __version__ = "0.1.0"
 __all__ = [
@@ -164,6 +166,7 @@ __all__ = [
     "Prediction",
     "QKNorm",
     "Run",
+    "SeededConv",
     "SeededLinear",
     "Semidiscrete",
     "SplineBijection",
@@ -179,6 +182,7 @@ __all__ = [
     "Toy",
     "Transform",
     "TravelingVortex",
+    "UNet",
     "VelocityMLP",
     "ahead",
     "average_velocity",
@@ -215,6 +219,7 @@ __all__ = [
     "from_sd3",
     "fused_adam",
     "guided",
+    "guided_distillation_loss",
     "independent",
     "interval",
     "intervals",

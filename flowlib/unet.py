@@ -20,7 +20,7 @@ from flowlib import checks
 from flowlib.fields import expand_time
 from flowlib.nets import SeededLinear, time_embedding
 
-Layer = TypeVar("Layer", bound=nn.Module)
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 class UNet(nn.Module):
@@ -72,16 +72,18 @@ class UNet(nn.Module):
         if classes:
             rows = torch.randn(classes + 1, code, generator=g, device=g.device if g else None)
             self.label = nn.Embedding.from_pretrained(rows.to(self.time.weight.device), freeze=False)
-        self.scale = zeroed(SeededLinear(code, code, g)) if scaled else None
+        self.scale = _zeroed(SeededLinear(code, code, g)) if scaled else None
         self.join = SeededLinear(code, code, g)
         self.enter = SeededConv(channels * patch**2, widths[0], 3, g)
-        self.down = nn.ModuleList(Block(a, b, code, g) for a, b in pairwise([widths[0], *widths]))
-        self.attention = Attention(widths[-1], g)
-        self.middle = Block(widths[-1], widths[-1], code, g)
+        self.down = nn.ModuleList(_Block(a, b, code, g) for a, b in pairwise([widths[0], *widths]))
+        self.attention = _Attention(widths[-1], g)
+        self.middle = _Block(widths[-1], widths[-1], code, g)
         outs = [*reversed(widths[:-1]), widths[0]]
-        self.up = nn.ModuleList(Block(2 * a, b, code, g) for a, b in zip(reversed(widths), outs, strict=True))
+        self.up = nn.ModuleList(
+            _Block(2 * a, b, code, g) for a, b in zip(reversed(widths), outs, strict=True)
+        )
         self.norm = nn.GroupNorm(8, widths[0])
-        self.leave = zeroed(SeededConv(widths[0], channels * patch**2, 3, g))
+        self.leave = _zeroed(SeededConv(widths[0], channels * patch**2, 3, g))
 
     def forward(
         self,
@@ -148,7 +150,7 @@ class UNet(nn.Module):
             ) from error
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """Two convolutions behind norms, the second norm scaled and shifted by the code, beside a direct way."""
 
     def __init__(self, inputs: int, outputs: int, code: int, generator: Generator | None) -> None:
@@ -157,7 +159,7 @@ class Block(nn.Module):
         self.conv_1 = SeededConv(inputs, outputs, 3, generator)
         self.told = SeededLinear(code, 2 * outputs, generator)
         self.norm_2 = nn.GroupNorm(8, outputs)
-        self.conv_2 = zeroed(SeededConv(outputs, outputs, 3, generator))
+        self.conv_2 = _zeroed(SeededConv(outputs, outputs, 3, generator))
         self.direct = SeededConv(inputs, outputs, 1, generator) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -168,7 +170,7 @@ class Block(nn.Module):
         return self.direct(x) + h
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Every place looks at all others, in heads of 32 channels or fewer."""
 
     def __init__(self, width: int, generator: Generator | None) -> None:
@@ -176,7 +178,7 @@ class Attention(nn.Module):
         self.heads = max(width // 32, 1)
         self.norm = nn.GroupNorm(8, width)
         self.qkv = SeededConv(width, 3 * width, 1, generator)
-        self.out = zeroed(SeededConv(width, width, 1, generator))
+        self.out = _zeroed(SeededConv(width, width, 1, generator))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -204,7 +206,7 @@ class SeededConv(nn.Conv2d):
         """Nothing: torch's own would draw from the global generator."""
 
 
-def zeroed(layer: Layer) -> Layer:
+def _zeroed(layer: _Layer) -> _Layer:
     """The layer with all weights zero, so that at first it adds nothing."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
