@@ -234,7 +234,7 @@ def in_one_pass(w: float, label: Tensor) -> Field:
 METHODS: dict[str, tuple[Callable[[float, Tensor], Field], tuple[float, ...], int]] = {
     "unguided": (plain, (0.0, 1.0), 1),
     "classifier-free": (free, (1.5, 2.0, 3.0, 4.0, 6.0, 8.0), 2),
-    "classifier": (partial(classified, by="classifier"), (1.0, 2.0, 4.0), 2),
+    "classifier": (partial(classified, by="classifier"), (1.0, 2.0, 4.0, 8.0), 2),
     "clean classifier": (partial(classified, by="clean classifier"), (1.0, 4.0), 2),
     "autoguidance": (autoguided, (2.0, 3.0), 2),
     "interval": (within, (2.0, 4.0, 8.0), 2),
