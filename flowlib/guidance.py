@@ -149,7 +149,7 @@ def classifier_guided(
 
     At w = 1 it is the marginal velocity of p(x|y). At t = 0 of the linear path b_t is
     infinite and the gradient zero; their product has a limit, E[x_1|y] - E[x_1], which is used there: it is
-    sigma^2 d/dt grad log p_t(y|x), wherever alpha = 0.
+    sigma^2 d/dt grad log p_t(y|x), wherever alpha = 0. Derived at eq-classifier.
 
     Args:
         v: the marginal velocity of the path, from x_0 ~ N(0, I) that is independent of x_1.
