@@ -2,8 +2,8 @@
 
     python benchmarks/frames.py [chapter ...]
 
-Opens the built book (`python run.py book`) in headless Chromium, sets the time of every explorable to 60 moments in
-turn and waits for each picture. The table gives the thread's own time for one: a busy machine changes it little. All
+Opens the built book (`python run.py book`) in headless Chromium and plays every explorable from t = 0 to its end, frame
+by frame, a few times over. The table gives the thread's own time for one: a busy machine changes it little. All
 of it counts, also the drawing of pixels, which a phone leaves to its graphics processor; of it the scripts' part.
 """
 

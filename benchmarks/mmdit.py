@@ -19,7 +19,7 @@ from diffusers import SD3Transformer2DModel
 from timing import Run, arguments, in_turn, ratio, steady
 from torch import Generator, Tensor, nn
 
-from flowlib.conversions import from_sd3
+from flowlib.conventions import from_sd3
 from flowlib.fields import Field
 from flowlib.matching import cfm_loss
 from flowlib.mmdit import MMDiT, MMDiTConfig

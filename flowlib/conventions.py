@@ -233,7 +233,8 @@ def translate_prediction(
 def translated(network: Field, *, given: Convention, wanted: Convention) -> Field:
     """A network(x, time, **cond) of one convention as one of another: its states, times and predictions translated.
 
-    The network gets its times as (B,), in float32 at least; conditions are passed on.
+    The network gets its times as (B,), in float32 at least; conditions are passed on. It may answer in another dtype
+    than x's, such as bfloat16 under autocast.
 
     A network of DDPM as our field, then sampled by our solver. Here the data are N(0, 4 I), and noise prediction exact:
 
@@ -252,8 +253,9 @@ def translated(network: Field, *, given: Convention, wanted: Convention) -> Fiel
         x_t = x / wanted.scale(t)  # in our scale
         own_time = given.time(t).reshape(-1).expand(len(x))
         prediction = network((x_t * given.scale(t)).to(x.dtype), own_time, **cond)
-        checks.like("the network's answer", prediction, "x", x)
-        return _translate(prediction, x_t, t, given, wanted).to(x.dtype)
+        checks.floating("the network's answer", prediction)
+        checks.shaped("the network's answer", prediction, *x.shape)
+        return _translate(prediction.to(t.dtype), x_t, t, given, wanted).to(x.dtype)
 
     return value
 

@@ -73,7 +73,7 @@ def feynman_kac(
         path: of u and c; its alpha(0) must be 0, so that q_0 is N(0, I).
         generator: of the noise and the resampling, on the device of x.
 
-    Source: Skreta et al. (2025), proposition 3.2, for diffusion; Doucet & Johansen (2009) for resampling.
+    Source: Skreta et al. (2025), for diffusion; Doucet & Johansen (2009) for resampling.
     """
     checks.floating("x", x)
     checks.whole(steps=steps)
@@ -121,7 +121,7 @@ def effective_sample_size(log_weights: Tensor) -> float:
 def resample(x: Tensor, log_weights: Tensor, *, generator: Generator | None = None) -> Tensor:
     """Particles like x (n, *D), each copied as often as it weighs, up or down to a whole number: systematic resampling.
 
-    Source: Kitagawa (1996); Doucet & Johansen (2009), section 3.4.
+    Source: Kitagawa (1996); Doucet & Johansen (2009).
     """
     n = len(x)
     checks.shaped("log_weights", log_weights, n)

@@ -31,7 +31,7 @@ def extrapolate(u: Tensor, c: Tensor, w: Tensor) -> Tensor:
 def rescaled(share: float = 0.7) -> Combine:
     """Extrapolation brought back to the size of c: `share` of it with its entries' standard deviation made c's.
 
-    For images and latents, whose points have many entries. Source: Lin et al. (2024), equations 14 to 16.
+    For images and latents, whose points have many entries. Source: Lin et al. (2024).
     """
     checks.require(0 <= share <= 1, f"share must be in [0, 1], got {share}")
 
@@ -46,7 +46,7 @@ def rescaled(share: float = 0.7) -> Combine:
 def zero_star(u: Tensor, c: Tensor, w: Tensor) -> Tensor:
     """s u + w (c - s u) with s = <c, u> / |u|^2, the multiple of u nearest to c: what is along c is not extrapolated.
 
-    CFG-Zero* also stands still at first: see `zero_init`. Source: Fan et al. (2025), section 3.
+    CFG-Zero* also stands still at first: see `zero_init`. Source: Fan et al. (2025).
     """
     flat_u, flat_c = u.flatten(1), c.flatten(1)
     s = (flat_c * flat_u).sum(1) / flat_u.square().sum(1).clamp(min=torch.finfo(u.dtype).tiny)
@@ -63,7 +63,7 @@ def guided(u: Field, c: Field, scale: Scale, *, combine: Combine = extrapolate) 
         scale: w, a number, one for each point (B,), or a function of the times (B,).
         combine: how the two velocities are combined; `extrapolate`, `rescaled(share)`, `zero_star`, or your own.
 
-    Source: Karras et al. (2024), equation 2, for autoguidance.
+    Source: Karras et al. (2024), for autoguidance.
 
     >>> v = guided(lambda x, t: -x, lambda x, t: 1 - x, 3.0)
     >>> v(torch.zeros(1, 1), 0.5)
@@ -190,7 +190,7 @@ def classifier_guided(
 def interval(scale: float, low: float, high: float) -> Callable[[Tensor], Tensor]:
     """A scale that is w for times in [low, high] and 1, plain conditional velocity, at others.
 
-    Source: Kynkaanniemi et al. (2024), section 3.
+    Source: Kynkaanniemi et al. (2024).
 
     >>> interval(4.0, 0.2, 0.8)(torch.tensor([0.0, 0.5, 1.0]))
     tensor([1., 4., 1.])
@@ -206,7 +206,7 @@ def interval(scale: float, low: float, high: float) -> Callable[[Tensor], Tensor
 def zero_init(v: Field, until: float = 0.04) -> Field:
     """The field v that stands still before t = `until`, where a trained velocity may be worse than none.
 
-    Source: Fan et al. (2025), section 3: the first 4% of the steps.
+    Source: Fan et al. (2025), who leave out the first 4% of the steps.
     """
     checks.require(0 <= until < 1, f"until must be in [0, 1), got {until}")
 

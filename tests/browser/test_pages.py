@@ -88,6 +88,18 @@ def test_wide_formulas_are_within_reach_of_the_keyboard(read: Read, path: str) -
     assert wide == reachable
 
 
+def test_a_font_that_comes_late_is_noticed(visit: Visitor) -> None:
+    page = visit(LONGEST).page
+    formula = page.locator(".formula:visible").first
+    formula.scroll_into_view_if_needed()
+    reachable = "box => box.tabIndex === 0"
+    for width, wide in (("9999px", True), ("auto", False)):
+        formula.evaluate("(box, width) => { box.firstElementChild.style.width = width; }", width)
+        page.evaluate("document.fonts.dispatchEvent(new Event('loadingdone'))")
+        page.wait_for_timeout(200)
+        assert formula.evaluate(reachable) is wide
+
+
 def test_formulas_stay_in_their_boxes_and_a_cut_edge_fades(visit: Visitor) -> None:
     page = visit(LONGEST, width=1440).page
     page.add_style_tag(content="section { content-visibility: visible !important }")

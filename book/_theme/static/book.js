@@ -99,6 +99,14 @@
       fade(target, rooms[i]);
     });
   });
+  const watched = new Set();
+  const watch = (box) => {
+    watched.add(box);
+    resized.unobserve(box);
+    resized.observe(box);
+  };
+  // A font that comes late changes what is in a box, and not the box.
+  document.fonts.addEventListener("loadingdone", () => watched.forEach(watch));
 
   // Every block of code has a button that copies it.
   const addCopyButton = (block) => {
@@ -116,7 +124,7 @@
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) continue;
       near.unobserve(target);
-      if (!target.matches("div.highlight")) resized.observe(target);
+      if (!target.matches("div.highlight")) watch(target);
       else if (navigator.clipboard && !target.closest(".cell_output")) addCopyButton(target);
     }
   }, { rootMargin: "300px" });
