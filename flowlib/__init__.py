@@ -60,7 +60,17 @@ from flowlib.couplings import (
     sinkhorn_plan,
     swap_violations,
 )
-from flowlib.data import Toy, checkerboard, eight_gaussians, moons, pinwheel, s_curve, three_arms
+from flowlib.data import (
+    Toy,
+    checkerboard,
+    eight_gaussians,
+    five_clouds,
+    four_corners,
+    moons,
+    pinwheel,
+    s_curve,
+    three_arms,
+)
 from flowlib.derivatives import continuity_residual, divergence, pullback, rademacher, velocity_and_divergence
 from flowlib.empirical import Empirical, EmpiricalVelocity
 from flowlib.fields import (
@@ -214,8 +224,10 @@ __all__ = [
     "feynman_kac",
     "fit",
     "fit_semidiscrete",
+    "five_clouds",
     "flow_map",
     "flow_with_log_det",
+    "four_corners",
     "from_sd3",
     "fused_adam",
     "guided",

@@ -28,6 +28,8 @@ __all__ = [
     "Toy",
     "checkerboard",
     "eight_gaussians",
+    "five_clouds",
+    "four_corners",
     "moons",
     "pinwheel",
     "s_curve",
@@ -98,6 +100,26 @@ def eight_gaussians(law: str = "ffjord") -> GaussianMixture:
     angles = torch.arange(8) * (math.pi / 4)
     means = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
     return GaussianMixture(means, [deviation**2] * 8, name=f"8 Gaussians, {law}", entropy=entropy)
+
+
+def five_clouds() -> GaussianMixture:
+    """Five equal Gaussians that overlap, each with its own variances along the axes: at few points is it certain from
+    which of them a sample came, so that p(x|y), p(x) p(y|x)^w and a guided flow's law are three different things.
+    """
+    means = [[-1.2, 0.5], [0.0, 1.2], [1.2, 0.5], [-0.6, -0.9], [0.8, -0.8]]
+    variances = [[0.2, 0.1], [0.3, 0.1], [0.2, 0.3], [0.3, 0.2], [0.2, 0.2]]
+    return GaussianMixture(means, variances, name="five clouds", entropy=2.50892195)
+
+
+def four_corners() -> GaussianMixture:
+    """Four equal round Gaussians of standard deviation 0.8 at the corners of a square of side 1.8, anticlockwise from
+    (0.9, 0.9): so near to one another that a quarter of all points are nearer to another corner than to their own.
+
+    >>> four_corners().entropy
+    3.17429238
+    """
+    means = 0.9 * torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
+    return GaussianMixture(means, [0.8**2] * 4, name="four corners", entropy=3.17429238)
 
 
 def three_arms() -> GaussianMixture:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from flowcourse.exercises import Option, choice, exercise
 from flowcourse.grading import Answer, GradeError, Probe, alike, from_parts, on, require, worst
+from flowlib.data import GaussianMixture, four_corners
 from flowlib.guidance import guided
-from flowlib.mixtures import GaussianMixture
 from flowlib.paths import linear
 from flowlib.solvers import MIDPOINT, odeint
 
@@ -224,15 +224,15 @@ exercise(
 
 # 9.5 A guided model of the reader's own: what is measured are its samples.
 
-CORNERS = 0.9 * torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-FOUR = GaussianMixture(CORNERS, [0.64] * 4)
+CORNERS = four_corners().means
 ACCURATE, DIVERSE = 0.95, 0.6
 
 
 @cache
 def _fields() -> tuple[Any, list[Any]]:
-    classes = [GaussianMixture(CORNERS[k : k + 1], [0.64]) for k in range(4)]
-    return FOUR.marginal_velocity(linear), [law.marginal_velocity(linear) for law in classes]
+    corners = four_corners()
+    classes = [GaussianMixture(corners.means[k : k + 1], corners.covariances[k : k + 1]) for k in range(4)]
+    return corners.marginal_velocity(linear), [law.marginal_velocity(linear) for law in classes]
 
 
 def exactly_guided(x_0: Tensor, label: Tensor, scale: float = 2.0) -> Tensor:

@@ -16,6 +16,8 @@ from flowlib.data import (
     Toy,
     checkerboard,
     eight_gaussians,
+    five_clouds,
+    four_corners,
     moons,
     pinwheel,
     s_curve,
@@ -29,6 +31,8 @@ TOYS = [
     pinwheel(),
     s_curve(),
     three_arms(),
+    five_clouds(),
+    four_corners(),
 ]
 MIXTURES = [toy for toy in TOYS if isinstance(toy, GaussianMixture)]
 each_toy = pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.name)
@@ -96,7 +100,7 @@ def test_unknown_laws_are_refused_with_the_known_ones(make):
 @each_mixture
 def test_entropies_of_mixtures_by_quadrature(toy: GaussianMixture):
     """The trapezoidal rule on a grid of half a standard deviation: exact to 8 digits for so smooth a density."""
-    variances = toy.covariances if toy.covariances.ndim == 1 else torch.linalg.eigvalsh(toy.covariances)
+    variances = torch.linalg.eigvalsh(toy.covariances) if toy.covariances.ndim == 3 else toy.covariances
     deviation, widest = float(variances.min()) ** 0.5, float(variances.max()) ** 0.5
     low, high = toy.means.min(0).values - 8 * widest, toy.means.max(0).values + 8 * widest
     axes = (
