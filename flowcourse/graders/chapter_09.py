@@ -292,7 +292,7 @@ exercise(
     right=exactly_guided,
     mistakes=[],
     hints=(
-        "The chapter's network had three arms; here are four corners. What changes in the training?",
+        "The chapter's network had five clouds; here are four corners. What changes in the training?",
         "VelocityMLP(2, classes=4) knows the null label 4. Drop a fifth of the labels, each for itself.",
         "classifier_free makes the field; print accuracy and diversity for a few scales, and choose.",
     ),
