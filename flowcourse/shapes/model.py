@@ -17,7 +17,8 @@ from flowlib.text import TextEncoder, Tokenizer
 
 LATENT = (4, 8, 8)
 TOKENIZER = Tokenizer(WORDS, LONGEST)
-CONFIG = MMDiTConfig(sample_size=8, patch_size=2, in_channels=4, pos_embed_max_size=4)
+# few frequencies of time, for the student's sake, which is to be differentiated in it
+CONFIG = MMDiTConfig(sample_size=8, patch_size=2, in_channels=4, pos_embed_max_size=4, frequencies=64)
 
 
 class TextToImage(nn.Module):

@@ -17,7 +17,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,11 +25,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from torch.nn.functional import max_pool2d
-from torch.optim import AdamW
 
 from flowcourse.shapes.captions import PROMPTS, describe, judge, prompts
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.model import TOKENIZER, TextToImage, draw
+from flowcourse.shapes.optimizer import MuonAdamW
 from flowcourse.shapes.scenes import Scene, render, sample
 from flowlib.autoencoder import Autoencoder
 from flowlib.fields import Field
@@ -218,7 +217,7 @@ def warm_then_decay(fraction: float) -> float:
 def train_model(
     folder: Path = FOLDER,
     *,
-    steps: int = 60_000,
+    steps: int = 40_000,
     batch: int = 128,
     scenes: int = 300_000,
     every: int = 500,
@@ -258,10 +257,11 @@ def train_model(
         net,
         log.of(loss),
         steps=steps,
-        lr=1.2e-3,
+        lr=5e-3,
         schedule=warm_then_decay,
-        optimizer=partial(AdamW, betas=(0.9, 0.98), weight_decay=0.02, fused=True),
+        optimizer=MuonAdamW,
         clip=1.0,
+        autocast=torch.bfloat16,
         compile=compile,
         generator=Generator().manual_seed(1),
         checkpoint=file,
@@ -344,7 +344,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("what", choices=("autoencoder", "model", "evaluate"))
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of checkpoints and logs")
-    parser.add_argument("--steps", type=int, default=60_000, help="of the model's training")
+    parser.add_argument("--steps", type=int, default=40_000, help="of the model's training")
     parser.add_argument("--accept-changes", action="store_true", help="go on with another number of steps")
     parser.add_argument("--eager", action="store_true", help="do not compile the model")
     parser.add_argument("-n", type=int, default=200, help="prompts a skill")
