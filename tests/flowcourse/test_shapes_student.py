@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 from flowcourse.shapes import student, train
 from flowcourse.shapes.model import CONFIG, LATENT, TOKENIZER, TextToImage, draw, guided
 from flowcourse.shapes.optimizer import MuonAdamW
+from flowlib.nets import SeededLinear
 from flowlib.solvers import DOPRI5, odeint
 
 
@@ -177,7 +178,7 @@ def test_matrices_are_muons_and_a_loaded_state_goes_on():
 
 
 def test_a_step_of_a_matrix_is_orthogonal_whatever_the_gradient():
-    layer = torch.nn.Linear(100, 80)
+    layer = SeededLinear(100, 80, generator())
     layer.weight.grad = torch.randn(80, 100, generator=generator()) * torch.linspace(0.1, 1, 100)
     layer.bias.grad, before = torch.ones(80), layer.weight.detach().clone()
     MuonAdamW(layer.parameters(), lr=0.1, weight_decay=0.0).step()
