@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import gelu, layer_norm, rms_norm, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, rms_norm
 
-from flowlib.nets import SeededLinear
+from flowlib.nets import SeededLinear, attention
 
 # Images as sequences
 
@@ -128,7 +128,7 @@ class JointBlock(nn.Module):
         of_x = self.image.queries_keys_values(modulate(x, shift_x, scale_x))
         of_y = self.text.queries_keys_values(modulate(y, shift_y, scale_y))
         q, k, v = (torch.cat(pair, dim=1).transpose(1, 2) for pair in zip(of_x, of_y, strict=True))
-        seen = scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)  # (B, N + L, d)
+        seen = attention(q, k, v, mask).transpose(1, 2).flatten(2)  # (B, N + L, d)
         seen_x, seen_y = seen.split([x.shape[1], y.shape[1]], dim=1)
         x = self.image.update(x, seen_x, *rest_x)
         return x, y if self.last else self.text.update(y, seen_y, *rest_y)

@@ -6,7 +6,7 @@ import itertools
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import scaled_dot_product_attention, silu
 
 from flowlib import checks
 from flowlib.fields import expand_time
@@ -44,6 +44,33 @@ def time_embedding(
     k = torch.arange(dimension // 2, dtype=t.dtype, device=t.device)
     angles = t[:, None] * (fastest * (slowest / fastest) ** (2 * k / dimension))
     return torch.cat([angles.cos(), angles.sin()], dim=1).to(dtype)
+
+
+SHORT = 128  # tokens
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""softmax(q k^T / sqrt(d)) v for each head, like q (B, heads, N, d), of keys and values (B, heads, M, d).
+
+    Torch's fused kernel does it, except for short sequences on the CPU, where that kernel's backward pass takes longer
+    than all else that a transformer does in bfloat16.
+
+    Args:
+        q, k, v: queries, keys, values.
+        mask: bool, (B, 1, 1, M) say, False where a key is not to be seen.
+
+    Source: Vaswani et al. (2017), equation 1.
+
+    >>> q, k, v = torch.zeros(1, 1, 1, 4), torch.randn(1, 1, 2, 4), torch.tensor([[[[1.0], [3.0]]]])
+    >>> attention(q, k, v)
+    tensor([[[[2.]]]])
+    """
+    if q.device.type != "cpu" or k.shape[2] > SHORT:
+        return scaled_dot_product_attention(q, k, v, mask)
+    scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(3).to(v.dtype) @ v
 
 
 class VelocityMLP(nn.Module):

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import embedding, gelu, scaled_dot_product_attention
+from torch.nn.functional import embedding, gelu
 
 from flowlib import checks
-from flowlib.nets import SeededLinear
+from flowlib.nets import SeededLinear, attention
 
 
 class Text(NamedTuple):
@@ -140,7 +140,7 @@ class _TextLayer(nn.Module):
         """Like h, (B, L, d)."""
         qkv = self.qkv(self.norm_attention(h)).unflatten(2, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, L, d / heads) each
-        h = h + self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        h = h + self.out(attention(q, k, v).transpose(1, 2).flatten(2))
         return h + self.mlp_out(gelu(self.mlp_in(self.norm_mlp(h)), approximate="tanh"))
 
 

@@ -1,8 +1,9 @@
 """Train the text-to-image model of chapter 10, and measure how well it obeys:
 
     python -m flowcourse.shapes.train autoencoder     # about 25 minutes of one core
-    python -m flowcourse.shapes.train model           # hours
+    python -m flowcourse.shapes.train model           # hours on a CPU
     python -m flowcourse.shapes.train evaluate
+    torchrun --nproc_per_node 4 -m flowcourse.shapes.train model     # the same on four GPUs, a batch on each
 
 Each command can be stopped at any time; called again it goes on where its last checkpoint was, and on as many threads
 it ends with the very bits of a run that was never interrupted. Checkpoints and logs, JSON lines, go to the folder
@@ -14,27 +15,29 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, distributed, nn
 from torch.nn.functional import max_pool2d
-from torch.optim import AdamW
 
 from flowcourse.shapes.captions import PROMPTS, describe, judge, prompts
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.model import TOKENIZER, TextToImage, draw
+from flowcourse.shapes.optimizer import MuonAdamW
 from flowcourse.shapes.scenes import Scene, render, sample
 from flowlib.autoencoder import Autoencoder
 from flowlib.fields import Field
 from flowlib.matching import cfm_loss
+from flowlib.processes import place
 from flowlib.times import logit_normal
 from flowlib.training import cosine_decay, fit
 
@@ -48,6 +51,31 @@ DROPPED = 0.1  # how often the model is told nothing
 def pictures(n: int, generator: Generator) -> Tensor:
     """n pictures of scenes that training may show, (n, 3, 32, 32) from -1 to 1."""
     return 2 * render(sample(n, generator=generator)) - 1
+
+
+# One process or many, on the CPU or on GPUs
+
+
+def device() -> torch.device:
+    """Where this process computes: on its own GPU, where there are any."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Inside, this process is one of those that `torchrun` or `accelerate launch` started, if one of them did."""
+    if "RANK" not in os.environ:
+        yield
+        return
+    if device().type == "cuda":
+        torch.cuda.set_device(device())
+    distributed.init_process_group("nccl" if device().type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 # Checkpoints of `fit`
@@ -94,8 +122,10 @@ class Log:
         self.step, self.losses, self.before = steps_done(checkpoint), list[float](), 0.0
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text("".join(f"{line}\n" for line in kept))
+        self.first = place()[0] == 0
+        if self.first:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text("".join(f"{line}\n" for line in kept))
         if kept:
             self.before = json.loads(kept[-1])["seconds"]
         self.began = time.perf_counter()
@@ -107,7 +137,7 @@ class Log:
             value = loss(v, generator)
             self.losses.append(value.item())
             self.step += 1
-            if self.step % 100 == 0:
+            if self.step % 100 == 0 and self.first:
                 seconds = self.before + time.perf_counter() - self.began
                 line = {
                     "step": self.step,
@@ -201,10 +231,12 @@ def make_pool(autoencoder: Autoencoder, n: int, generator: Generator) -> dict[st
 def load_pool(folder: Path, n: int) -> dict[str, Tensor]:
     """The pool of training, made at the first call: a thousand scenes a second."""
     file = folder / "pool.safetensors"
-    if not file.exists():
+    if not file.exists() and place()[0] == 0:
         made = make_pool(load_autoencoder(folder), n, Generator().manual_seed(2))
         save_file(made, file.with_suffix(".part"))
         file.with_suffix(".part").rename(file)
+    if place()[1] > 1:
+        distributed.barrier()
     return load_file(file)
 
 
@@ -218,7 +250,7 @@ def warm_then_decay(fraction: float) -> float:
 def train_model(
     folder: Path = FOLDER,
     *,
-    steps: int = 60_000,
+    steps: int = 40_000,
     batch: int = 128,
     scenes: int = 300_000,
     every: int = 500,
@@ -231,39 +263,41 @@ def train_model(
     Args:
         folder: of the checkpoints; that of the autoencoder must be there.
         steps: how many, those of a resumed run included.
-        batch: latents of a step.
+        batch: latents of a step, for each process.
         scenes: of the pool.
         every: steps from one checkpoint to the next: about five minutes.
         compile: compile the network first, which takes two minutes and makes each step a third faster.
         accept_changes: go on with another number of steps than the checkpoint was told, say to end earlier.
         progress: show a progress bar.
     """
+    where, (rank, _) = device(), place()
     pool = load_pool(folder, scenes)
-    latents, tokens = pool["latents"], pool["tokens"]
-    net = TextToImage(generator=Generator().manual_seed(0))
+    latents, tokens = (pool[name].to(where) for name in ("latents", "tokens"))
+    net = TextToImage(generator=Generator().manual_seed(0)).to(where)
     times = logit_normal()
 
     file = folder / "model.safetensors"
     log = Log(file)
 
     def loss(v: Field, g: Generator) -> Tensor:
-        if log.step in SNAPSHOTS and log.step == steps_done(file):
+        if log.step in SNAPSHOTS and rank == 0 and log.step == steps_done(file):
             keep_snapshot(file)
-        k = torch.randint(len(latents), (batch,), generator=g)
-        said = tokens[k, torch.randint(CAPTIONS, (batch,), generator=g)].long()
-        kept = torch.rand(batch, 1, generator=g) >= DROPPED
+        k = torch.randint(len(latents), (batch,), generator=g, device=where)
+        said = tokens[k, torch.randint(CAPTIONS, (batch,), generator=g, device=where)].long()
+        kept = torch.rand(batch, 1, generator=g, device=where) >= DROPPED
         return cfm_loss(v, latents[k].float(), times=times, generator=g, tokens=said * kept)
 
     fit(
         net,
         log.of(loss),
         steps=steps,
-        lr=1.2e-3,
+        lr=5e-3,
         schedule=warm_then_decay,
-        optimizer=partial(AdamW, betas=(0.9, 0.98), weight_decay=0.02, fused=True),
+        optimizer=MuonAdamW,
         clip=1.0,
+        autocast=torch.bfloat16,
         compile=compile,
-        generator=Generator().manual_seed(1),
+        generator=Generator(where).manual_seed(1 + rank),
         checkpoint=file,
         every=every,
         resume=True,
@@ -344,7 +378,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("what", choices=("autoencoder", "model", "evaluate"))
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of checkpoints and logs")
-    parser.add_argument("--steps", type=int, default=60_000, help="of the model's training")
+    parser.add_argument("--steps", type=int, default=40_000, help="of the model's training")
     parser.add_argument("--accept-changes", action="store_true", help="go on with another number of steps")
     parser.add_argument("--eager", action="store_true", help="do not compile the model")
     parser.add_argument("-n", type=int, default=200, help="prompts a skill")
@@ -356,7 +390,10 @@ def main(arguments: list[str] | None = None) -> None:
         scenes = sample(2000, generator=Generator().manual_seed(3))
         print(f"{changed(autoencoder, scenes)} of {len(scenes)} scenes look otherwise when decoded")
     elif told.what == "model":
-        train_model(told.folder, steps=told.steps, compile=not told.eager, accept_changes=told.accept_changes)
+        with processes():
+            train_model(
+                told.folder, steps=told.steps, compile=not told.eager, accept_changes=told.accept_changes
+            )
     else:
         file, autoencoder = told.folder / "model.safetensors", load_autoencoder(told.folder)
         models = {steps_done(file): load_model(told.folder)}

@@ -1,6 +1,8 @@
 """Training and judging the text-to-image model: exact resumption, the log, the pool, and how adherence is counted."""
 
 import json
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -133,6 +135,8 @@ def test_guidance_extrapolates_from_silence():
     """With a field that is a constant for each caption one Euler step is u + w (c - u)."""
 
     class Constant(torch.nn.Module):
+        student = False
+
         def forward(self, x, t, *, tokens):
             return tokens.float().sum(1)[:, None, None, None].expand_as(x)
 
@@ -185,3 +189,61 @@ def test_scenes_that_the_autoencoder_spoils_are_counted():
 
     assert train.changed(Spoils(), scenes) == 7
     assert len(detect(render(scenes))) == 30
+
+
+# Several processes
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+from flowcourse.shapes import train
+from flowlib.processes import place
+
+torch.set_num_threads(1)
+folder, short = Path(sys.argv[1]), {"batch": 4, "scenes": 40, "every": 2, "compile": False, "progress": False}
+
+
+class Stopped(Exception):
+    pass
+
+
+with train.processes():
+    rank, processes = place()
+    assert processes == 2
+    whole = train.train_model(folder / "whole", steps=5, **short)
+    learns, calls = train.cfm_loss, []
+
+    def stops(*args, **options):
+        calls.append(args[1].sum().item())
+        if len(calls) == 4:
+            raise Stopped
+        return learns(*args, **options)
+
+    train.cfm_loss = stops
+    try:
+        train.train_model(folder / "parts", steps=5, **short)
+    except Stopped:
+        pass
+    train.cfm_loss = learns
+    parts = train.train_model(folder / "parts", steps=5, **short)
+torch.save((whole.state_dict(), parts.state_dict(), calls), folder / f"{rank}.pt")
+"""
+
+
+def test_two_processes_under_torchrun_learn_one_model_from_two_batches(folder: Path, tmp_path: Path):
+    for run in ("whole", "parts"):
+        (tmp_path / run).mkdir()
+        for file in folder.glob("*.safetensors"):
+            (tmp_path / run / file.name).write_bytes(file.read_bytes())
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    ended = subprocess.run([*command, script, tmp_path], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    (whole, parts, seen), (other, _, seen_too) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for name, x in whole.items():
+        assert torch.equal(x, other[name]) and torch.equal(x, parts[name]), name
+    assert not set(seen) & set(seen_too)  # each draws its own batches
+    alone = train.train_model(folder, steps=5, **SHORT).state_dict()
+    assert any((x != alone[name]).any() for name, x in whole.items())

@@ -1,0 +1,126 @@
+"""A student that draws in four evaluations what its teacher draws in forty: the map of the guided flow.
+
+Guidance is distilled into one pass as in chapter 9, and steps into jumps as in chapter 8: the teacher's guided
+trajectories are solved once, and the student learns their average velocity between any two moments of a grid.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor
+from torch.nn.functional import mse_loss
+
+from flowcourse.shapes.captions import describe
+from flowcourse.shapes.model import CONFIG, LATENT, TOKENIZER, TextToImage, guided
+from flowcourse.shapes.optimizer import MuonAdamW
+from flowcourse.shapes.scenes import sample
+from flowcourse.shapes.train import FOLDER, Log, load_average, load_model, warm_then_decay
+from flowlib.fields import Field
+from flowlib.guidance import Scale
+from flowlib.solvers import odeint
+from flowlib.tableaus import MIDPOINT
+from flowlib.training import fit
+
+PIECES = 8  # of the time from noise to data: the student may take them one by one, or 2, 4 or 8 at once
+OFTEN = (0.1, 0.5, 0.25, 0.15)  # how often it is asked for these
+
+
+@torch.no_grad()
+def trajectories(net: TextToImage, tokens: Tensor, scale: Scale, *, generator: Generator) -> Tensor:
+    """Solutions of the guided flow at the ends of the pieces, (B, PIECES + 1, 4, 8, 8), for captions (B, L)."""
+    x = torch.randn(len(tokens), *LATENT, generator=generator)
+    found, field = [x], guided(net, tokens, scale)
+    for s, t in itertools.pairwise(torch.linspace(0, 1, PIECES + 1).tolist()):
+        found.append(odeint(field, found[-1], t0=s, t1=t, steps=2, method=MIDPOINT))
+    return torch.stack(found, dim=1)
+
+
+def load_trajectories(folder: Path, n: int, scale: float, *, part: int = 2000) -> dict[str, Tensor]:
+    """n of them for captions of training, in half precision, with their tokens (n, L); solved at the first call.
+
+    Each `part` has a file of its own, so that a call that was stopped goes on.
+    """
+    net, parts = load_model(folder), []
+    for k in range(0, n, part):
+        file = folder / "trajectories" / f"{scale:g}-{k:07}.safetensors"
+        if not file.exists():
+            g = Generator().manual_seed(5 + k)
+            tokens = TOKENIZER([*map(str, describe(sample(part, generator=g), generator=g))])
+            solved = [trajectories(net, some, scale, generator=g).half() for some in tokens.split(250)]
+            file.parent.mkdir(exist_ok=True)
+            save_file({"x": torch.cat(solved), "tokens": tokens.byte()}, file.with_suffix(".part"))
+            file.with_suffix(".part").rename(file)
+        parts.append(load_file(file))
+    return {name: torch.cat([some[name] for some in parts])[:n] for name in ("x", "tokens")}
+
+
+def new_student(teacher: TextToImage) -> TextToImage:
+    """A network that answers at first as its teacher does, without guidance, whatever the end."""
+    net = TextToImage(replace(CONFIG, end_input=True), generator=Generator().manual_seed(0))
+    net.load_state_dict(teacher.state_dict(), strict=False)
+    return net.requires_grad_(True)
+
+
+def train_student(
+    folder: Path = FOLDER,
+    *,
+    steps: int = 10_000,
+    batch: int = 128,
+    n: int = 60_000,
+    scale: float = 3.0,
+    every: int = 500,
+    compile: bool = True,
+    progress: bool = True,
+) -> TextToImage:
+    """Train the student by regression on the average velocities between two moments of the teacher's trajectories.
+
+    Args:
+        folder: of the checkpoints; the model's must be there.
+        steps: how many, those of a resumed run included.
+        batch: trajectories of a step, at one pair of moments each.
+        n: trajectories in all.
+        scale: of the guidance that is learned.
+        every: steps from one checkpoint to the next.
+        compile: compile the network first.
+        progress: show a progress bar.
+    """
+    solved = load_trajectories(folder, n, scale)
+    file = folder / "student.safetensors"
+
+    def loss(u: Field, g: Generator) -> Tensor:
+        k = torch.randint(n, (batch,), generator=g)
+        span = 2 ** torch.multinomial(torch.tensor(OFTEN), batch, replacement=True, generator=g)
+        first = span * (torch.rand(batch, generator=g) * (PIECES // span)).long()
+        x, end = solved["x"][k, first].float(), solved["x"][k, first + span].float()
+        s, t = first / PIECES, (first + span) / PIECES
+        average = (end - x) / (t - s)[:, None, None, None]
+        return mse_loss(u(x, s, t, tokens=solved["tokens"][k].long()), average)
+
+    fit(
+        new_student(load_model(folder)),
+        Log(file).of(loss),
+        steps=steps,
+        lr=2e-3,
+        schedule=warm_then_decay,
+        optimizer=MuonAdamW,
+        clip=1.0,
+        autocast=torch.bfloat16,
+        compile=compile,
+        generator=Generator().manual_seed(6),
+        checkpoint=file,
+        every=every,
+        resume=True,
+        progress=progress,
+    )
+    return load_student(folder)
+
+
+def load_student(folder: Path = FOLDER) -> TextToImage:
+    """The trained student, with averaged weights, as far as its last checkpoint has it."""
+    net = TextToImage(replace(CONFIG, end_input=True), generator=Generator())
+    return load_average(net, folder / "student.safetensors").requires_grad_(False)

@@ -1,0 +1,186 @@
+"""The few-step student: what it starts from, what it is told to answer, and that a stopped run goes on."""
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator
+from torch.nn.functional import mse_loss
+
+from flowcourse.shapes import student, train
+from flowcourse.shapes.model import CONFIG, LATENT, TOKENIZER, TextToImage, draw, guided
+from flowcourse.shapes.optimizer import MuonAdamW
+from flowlib.nets import SeededLinear
+from flowlib.solvers import DOPRI5, odeint
+
+
+def generator(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def random_net(**changes: bool) -> TextToImage:
+    """With all its weights random."""
+    net = TextToImage(replace(CONFIG, **changes), generator=generator())
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(0.05 * torch.randn(p.shape, generator=generator(p.numel())))
+    return net.requires_grad_(False)
+
+
+TOKENS = TOKENIZER(["a red circle", "two small rings", "a cross above a square"])
+
+
+def test_it_starts_as_its_teacher_whatever_the_end():
+    teacher = random_net()
+    net = student.new_student(teacher)
+    x = torch.randn(3, *LATENT, generator=generator(1))
+    expected = teacher(x, 0.25, tokens=TOKENS)
+    for end in (0.25, 0.5, 1.0):
+        torch.testing.assert_close(net(x, 0.25, end, tokens=TOKENS), expected)
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_trajectories_solve_the_guided_flow():
+    net = random_net()
+    x = student.trajectories(net, TOKENS, 3.0, generator=generator(2))
+    assert x.shape == (3, student.PIECES + 1, *LATENT)
+    torch.testing.assert_close(x[:, 0], torch.randn(3, *LATENT, generator=generator(2)))
+    field = guided(net.double(), TOKENS, 3.0)
+    with torch.no_grad():
+        exact = odeint(field, x[:, 0].double(), t1=0.5, method=DOPRI5, rtol=1e-9, atol=1e-9)
+    moved = (exact - x[:, 0]).square().mean().sqrt()
+    error = (x[:, student.PIECES // 2] - exact).square().mean().sqrt() / moved
+    assert error < 0.01
+    halfway = (x[:, student.PIECES // 4] - exact).square().mean().sqrt() / moved
+    assert halfway > 0.1  # another moment is another place
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_student_that_knows_the_average_draws_the_end(steps: int):
+    """Whatever the caption: u = 3 (s + t) is the average velocity of dx/dt = 6 t, which moves all by 3."""
+
+    class Knows(torch.nn.Module):
+        student = True
+
+        def forward(self, x, s, t, *, tokens):
+            return torch.full_like(x, 3.0) * (s + t)
+
+    class Same(torch.nn.Module):
+        def decode(self, z):
+            return z / 10
+
+    shown = draw(Knows(), Same(), ["a ring", "a square"], steps=steps, generator=generator())
+    x_0 = torch.randn(2, *LATENT, generator=generator())
+    torch.testing.assert_close(shown, ((x_0 + 3) / 20 + 0.5).clamp(0, 1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a model that was trained for a moment, and a few of its trajectories."""
+    made = tmp_path_factory.mktemp("shapes")
+    train.train_autoencoder(made, steps=(3, 2), batch=4, progress=False)
+    train.train_model(made, steps=2, batch=4, scenes=40, compile=False, progress=False)
+    student.load_trajectories(made, 12, 3.0, part=6)
+    return made
+
+
+SHORT = {"batch": 6, "n": 12, "every": 2, "compile": False, "progress": False}
+
+
+def test_what_is_asked_is_the_average_velocity(folder: Path, monkeypatch):
+    """A student that looks it up in the trajectories has no loss, and one that answers zero the mean square."""
+    solved = student.load_trajectories(folder, 12, 3.0, part=6)
+    known = {tuple(row.tolist()): x.float() for row, x in zip(solved["tokens"], solved["x"], strict=True)}
+    assert len(known) > 9  # hardly any caption comes twice
+    asked = []
+
+    def looks_up(x, s, t, *, tokens):
+        spans = (t - s).tolist()
+        assert set(spans) <= {0.125, 0.25, 0.5, 1.0} and all(
+            float(a / b).is_integer() for a, b in zip(s, t - s, strict=True)
+        )
+        asked.extend(spans)
+        rows = [known[tuple(row.tolist())] for row in tokens]
+        i, j = (8 * s).long(), (8 * t).long()
+        found = [(row[b] - row[a]) / (d - c) for row, a, b, c, d in zip(rows, i, j, s, t, strict=True)]
+        return torch.stack(found)
+
+    losses = []
+
+    def short(net, loss, **options):
+        g = generator(3)
+        losses.extend(float(loss(looks_up, g)) for _ in range(200))
+
+    monkeypatch.setattr(student, "fit", short)
+    monkeypatch.setattr(student, "load_student", lambda folder: None)
+    monkeypatch.setattr(student, "load_trajectories", lambda folder, n, scale: solved)
+    student.train_student(folder, **SHORT)
+    assert max(losses) < 1e-9
+    shares = [asked.count(span) / len(asked) for span in (0.125, 0.25, 0.5, 1.0)]
+    assert shares == pytest.approx(student.OFTEN, abs=0.05)
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, tmp_path: Path, monkeypatch):
+    solved = student.load_trajectories(folder, 12, 3.0, part=6)
+    monkeypatch.setattr(student, "load_trajectories", lambda folder, n, scale: solved)
+    calls = []
+
+    def stops(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise Stopped
+        return mse_loss(*args)
+
+    ends = []
+    for run in ("whole", "parts"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+        if run == "parts":
+            with monkeypatch.context() as patch:
+                patch.setattr(student, "mse_loss", stops)
+                with pytest.raises(Stopped):
+                    student.train_student(tmp_path / run, steps=5, **SHORT)
+            assert train.steps_done(tmp_path / run / "student.safetensors") == 2
+        ends.append(student.train_student(tmp_path / run, steps=5, **SHORT).state_dict())
+    first = student.new_student(train.load_model(folder)).state_dict()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in first)
+    assert any((ends[0][name] != first[name]).any() for name in first)
+
+
+def test_matrices_are_muons_and_a_loaded_state_goes_on():
+    net = random_net().requires_grad_(True)
+    optimizer = MuonAdamW(net.parameters(), lr=1e-2)
+    muon, adam = (group["params"] for group in optimizer.param_groups)
+    assert len(muon) + len(adam) == len([*net.parameters()])
+    assert all(p.ndim == 2 and min(p.shape) >= 64 for p in muon)
+    assert any(p is net.text.words for p in adam) and any(p is net.field.out.weight for p in adam)
+
+    def step(net: TextToImage, optimizer: MuonAdamW) -> None:
+        optimizer.zero_grad()
+        x = torch.randn(3, *LATENT, generator=generator(4))
+        net(x, 0.5, tokens=TOKENS).square().mean().backward()
+        optimizer.step()
+
+    step(net, optimizer)
+    other = random_net().requires_grad_(True)
+    other.load_state_dict(net.state_dict())
+    again = MuonAdamW(other.parameters(), lr=1e-2)
+    again.load_state_dict(deepcopy(optimizer.state_dict()))
+    step(net, optimizer)
+    step(other, again)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+
+
+def test_a_step_of_a_matrix_is_orthogonal_whatever_the_gradient():
+    layer = SeededLinear(100, 80, generator())
+    layer.weight.grad = torch.randn(80, 100, generator=generator()) * torch.linspace(0.1, 1, 100)
+    layer.bias.grad, before = torch.ones(80), layer.weight.detach().clone()
+    MuonAdamW(layer.parameters(), lr=0.1, weight_decay=0.0).step()
+    given, moved = map(torch.linalg.svdvals, (layer.weight.grad, layer.weight.detach() - before))
+    assert given.max() / given.min() > 5 and moved.max() / moved.min() < 2
