@@ -16,7 +16,10 @@ from flowlib.paths import AffinePath, linear
 
 
 def mixing(t: float) -> float:
-    """Half the squared noise of a corrector, e^2 / 2, where none is named: 8 b_t = 8 (1 - t) / t, and 16 at most."""
+    """Half the squared noise of a corrector, e^2 / 2, where none is named: 8 b_t = 8 (1 - t) / t, and 16 at most.
+
+    `feynman_kac` lowers it near the end to what its steps can bear.
+    """
     return min(8 * (1 - t) / max(t, 1e-9), 16.0)
 
 
@@ -60,17 +63,21 @@ def feynman_kac(
     part again. They are drawn anew, by systematic resampling, whenever the effective sample size falls below
     `threshold`. Each step is one evaluation of u and of c (Euler-Maruyama).
 
+    Where data has no spread, as in a pixel that is always white, the score falls with the slope 1 / sigma^2, and a step
+    is stable only if h e^2 / 2 is below 2 sigma^2: the noise is held at h e^2 / 2 <= sigma^2 / 2 or less.
+
     Raises:
-        ValueError: one step left less than one particle in a hundred: too long steps for the noise, or too large a w.
+        ValueError: the weights had to be equalized when all but one particle, or 99 in 100, had lost theirs: too long
+            steps for the noise, or too large a w. Or the path has no velocity at t = 0, alpha'(0) = 0.
 
     Args:
         u, c: the marginal velocities of all data and of the condition, both from x_0 ~ N(0, I) independent of x_1.
         scale: w, one number.
         x: particles (n, *D) from N(0, I), which must be so many that their weights can speak for q.
         steps: how many, from t = 0 to t = 1.
-        noise: e^2 / 2 at a time. 0 leaves the flow, with weights.
+        noise: e^2 / 2 at a time, or less where the steps cannot bear it. 0 leaves the flow, with weights.
         threshold: a share of n. 0 never resamples.
-        path: of u and c; its alpha(0) must be 0, so that q_0 is N(0, I).
+        path: of u and c; alpha(0) must be 0, so that q_0 is N(0, I), and alpha'(0) must not be.
         generator: of the noise and the resampling, on the device of x.
 
     Source: Skreta et al. (2025), for diffusion; Doucet & Johansen (2009) for resampling.
@@ -87,7 +94,7 @@ def feynman_kac(
         scores = [convert(v, x, t, path, given="velocity", wanted="score") for v in (here, there, g)]
         rate = ((there - here) * (scores[1] - scores[0])).flatten(1).sum(1)
         log_weights = log_weights + h * scale * (scale - 1) * rate
-        half = noise(t)
+        half = min(noise(t), float(path.sigma(torch.tensor(t, dtype=torch.float64))) ** 2 / (2 * h))
         moves = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         x = x + h * (g + half * scores[2]) + (2 * half * h) ** 0.5 * moves
         checks.require(
@@ -98,7 +105,7 @@ def feynman_kac(
         effective.append(share)
         if share < threshold:
             checks.require(
-                share > 0.01,
+                share > max(0.01, 1.5 / n),
                 f"all but {100 * share:.1f}% of the particles lost their weight before t = {t + h:.3f}; "
                 "take more steps, more particles or a smaller scale",
             )
@@ -125,6 +132,7 @@ def resample(x: Tensor, log_weights: Tensor, *, generator: Generator | None = No
     """
     n = len(x)
     checks.shaped("log_weights", log_weights, n)
-    levels = torch.arange(n, device=x.device) + torch.rand((), generator=generator, device=x.device)
+    offset = torch.rand((), generator=generator, device=x.device).double()
+    levels = torch.arange(n, device=x.device) + offset
     heights = log_weights.double().softmax(0).cumsum(0) * n
-    return x[torch.searchsorted(heights, levels.double()).clamp(max=n - 1)]
+    return x[torch.searchsorted(heights, levels, right=True).clamp(max=n - 1)]  # a sum may fall short of n

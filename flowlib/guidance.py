@@ -44,7 +44,7 @@ def rescaled(share: float = 0.7) -> Combine:
 
 
 def zero_star(u: Tensor, c: Tensor, w: Tensor) -> Tensor:
-    """s u + w (c - s u) with s = <c, u> / |u|^2, the multiple of u nearest to c: what is along c is not extrapolated.
+    """s u + w (c - s u) with s = <c, u> / |u|^2, the multiple of u nearest to c: what is along u is not extrapolated.
 
     CFG-Zero* also stands still at first: see `zero_init`. Source: Fan et al. (2025).
     """
@@ -149,7 +149,7 @@ def classifier_guided(
 
     At w = 1 it is the marginal velocity of p(x|y). At t = 0 of the linear path b_t is
     infinite and the gradient zero; their product has a limit, E[x_1|y] - E[x_1], which is used there: it is
-    sigma^2 d/dt grad log p_t(y|x), wherever alpha = 0. Derived at eq-classifier.
+    sigma^2 d/dt grad log p_t(y|x), wherever alpha = 0 and alpha' is not. Derived at eq-classifier.
 
     Args:
         v: the marginal velocity of the path, from x_0 ~ N(0, I) that is independent of x_1.

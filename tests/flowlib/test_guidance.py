@@ -232,7 +232,7 @@ def test_weights_of_a_flow_without_noise_are_those_of_a_change_of_variables():
 
 
 def test_copies_are_as_many_as_weights_say():
-    x = torch.arange(5.0)[:, None]
+    x = torch.arange(8.0)[:, None]
     weights = torch.tensor([0.05, 0.4, 0.0, 0.3, 0.25])
     counts = torch.zeros(5)
     for seed in range(400):
@@ -288,3 +288,28 @@ def told(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
 def test_what_cannot_be_guided_is_refused(make, message):
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
         make()
+
+
+def test_the_noise_is_what_the_steps_can_bear_where_data_has_no_spread():
+    """All data in one point: the last steps must not blow up, at any number of steps (with e^2 / 2 = 8 b_t they do)."""
+    field = GaussianMixture([[1.0, -1.0]], [1e-12]).marginal_velocity(linear)
+    for steps, spread in ((50, 0.05), (400, 0.01)):
+        noise = torch.randn(500, 2, generator=generator(31))
+        run = feynman_kac(field, field, 1.0, noise, steps=steps, generator=generator(32))
+        assert run.x.std(0).max() < spread
+        torch.testing.assert_close(run.x.mean(0), torch.tensor([1.0, -1.0]), atol=0.01, rtol=0)
+
+
+def test_a_small_crowd_of_which_one_is_left_is_refused():
+    near, far = (GaussianMixture([[2 * k, 0.0]], [v]).marginal_velocity(linear) for k, v in ((0, 1.0), (1, 0.01)))
+    with pytest.raises(ValueError, match="lost their weight"):
+        feynman_kac(near, far, 8.0, torch.randn(20, 2, generator=generator(33)), steps=8, generator=generator(34))
+
+
+def test_equal_weights_keep_every_particle_at_any_offset(monkeypatch):
+    x = torch.arange(8.0)[:, None]
+    for offset in (0.0, 0.5, 1 - 1e-7):
+        monkeypatch.setattr(torch, "rand", lambda *a, offset=offset, **k: torch.tensor(offset))
+        assert torch.equal(resample(x, torch.zeros(8)), x)
+        heavy = resample(x, torch.tensor([-1e9, *[0.0] * 7]))
+        assert 0.0 not in heavy
