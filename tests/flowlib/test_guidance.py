@@ -301,9 +301,13 @@ def test_the_noise_is_what_the_steps_can_bear_where_data_has_no_spread():
 
 
 def test_a_small_crowd_of_which_one_is_left_is_refused():
-    near, far = (GaussianMixture([[2 * k, 0.0]], [v]).marginal_velocity(linear) for k, v in ((0, 1.0), (1, 0.01)))
+    near, far = (
+        GaussianMixture([[2 * k, 0.0]], [v]).marginal_velocity(linear) for k, v in ((0, 1.0), (1, 0.01))
+    )
     with pytest.raises(ValueError, match="lost their weight"):
-        feynman_kac(near, far, 8.0, torch.randn(20, 2, generator=generator(33)), steps=8, generator=generator(34))
+        feynman_kac(
+            near, far, 8.0, torch.randn(20, 2, generator=generator(33)), steps=8, generator=generator(34)
+        )
 
 
 def test_equal_weights_keep_every_particle_at_any_offset(monkeypatch):
