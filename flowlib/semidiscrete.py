@@ -96,9 +96,11 @@ class Semidiscrete:
     def _index(self, x: Tensor, potentials: Tensor) -> Tensor:
         checks.floating("noise", x)
         checks.shaped("noise", x, "B", *self.points.shape[1:])
-        lifts, together = (potentials - self._squares) / 2, max(1, 2**25 // len(self.points))
+        lifts = (potentials - self._squares) / 2
+        # as many scores at once as a processor's cache holds, or a GPU's memory easily
+        together = max(1, 2 ** (18 if lifts.device.type == "cpu" else 25) // len(self.points))
         scores = (torch.addmm(lifts, part, self._rows.T) for part in x.flatten(1).to(lifts).split(together))
-        return torch.cat([part.argmax(1) for part in scores])
+        return torch.cat([_argmax(part) for part in scores])
 
     def _masses(self, x: Tensor, potentials: Tensor) -> Tensor:
         return torch.bincount(self._index(x, potentials), minlength=len(self.points)).double() / len(x)
@@ -151,6 +153,13 @@ def fit_semidiscrete(
         falling = (1 + math.cos(math.pi * step / steps)) / 2
         g = g + rate * scale * falling * (1 - n * pairs._masses(x, g)).to(g)
     return Semidiscrete(points, g - g.mean())
+
+
+def _argmax(scores: Tensor) -> Tensor:
+    """The place of the greatest in each row; on a CPU by numpy, which is ten times as fast there."""
+    if scores.device.type != "cpu":
+        return scores.argmax(1)
+    return torch.from_numpy(scores.detach().numpy().argmax(1))
 
 
 def _standard_normal(like: Tensor, n: int, *, generator: Generator | None = None) -> Tensor:
