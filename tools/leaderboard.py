@@ -58,7 +58,8 @@ $10^{{-3}}$ without decay or averaged weights, and points blurred by noise of si
   $\\int \\mathbb{{E}} |v|^2 \\mathrm{{d}}t$ misses $W_2^2(p_0, p_1)$, the cheapest flow's energy.
 - *Field error* is the relative root mean square distance to the exact marginal velocity of the method's path, where
   that is known.
-- *Seconds* is the time of training, on {machine}; where it is missing, the machine was busy with other work.
+- *Seconds* is the processor time of training, teachers and couplings included, on {machine}. Rows of chapters 7 and 8
+  were timed beside other work, which may have added a fifth.
 
 `python -m benchmarks.leaderboard` trains and measures everything again.
 """
