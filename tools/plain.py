@@ -353,5 +353,5 @@ def entry(work: Entry) -> str:
     elif "doi" in said:
         line += f" [doi:{said['doi']}](https://doi.org/{said['doi']})"
     elif "url" in said:
-        line += f" <{said['url']}>"
+        line += f" <{work.fields['url']}>"  # as it is: in TeX a tilde is a space
     return line

@@ -30,6 +30,7 @@ WORKS = parse_string(
 @article{two, author = {van den Berg, Ann and Cid, B.}, title = {Two}, journal = {J},
   volume = 3, pages = {1--9}, year = 1999}
 @misc{three, author = {A, X and B, Y and C, Z}, title = {Three}, year = 2024, eprint = {2401.00001}}
+@misc{four, author = {Dee, D.}, title = {Four}, year = 2000, url = {https://a.example/~dee/f_1.pdf}}
 """,
     "bibtex",
 ).entries
@@ -146,10 +147,11 @@ def test_a_solution_over_several_cells_stays_folded_and_no_cell_is_empty():
 def test_references_are_those_cited_in_order_of_authors():
     chapter = Chapter(1, LABELS, WORKS)
     assert chapter.references() == ""
-    chapter.cell("{cite:p}`two,one` and {cite:t}`three`")
+    chapter.cell("{cite:p}`two,one` and {cite:t}`three,four`")
     assert chapter.references().splitlines()[2:] == [
         "- X A, Y B and Z C. *Three*. 2024. [arXiv:2401.00001](https://arxiv.org/abs/2401.00001)",
         "- Élie Ambrosio. *A Title*. Birkhäuser, 2008. [doi:10.1/2](https://doi.org/10.1/2)",
+        "- D. Dee. *Four*. 2000. <https://a.example/~dee/f_1.pdf>",
         "- Ann van den Berg and B. Cid. *Two*. J 3, 1–9, 1999.",
     ]
 
