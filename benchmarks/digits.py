@@ -34,8 +34,8 @@ from flowcourse.handwritten import (
     frechet,
     load,
     save,
-    wilson,
 )
+from flowcourse.intervals import wilson
 from flowlib.correctors import feynman_kac, resample
 from flowlib.fields import Field
 from flowlib.guidance import (

@@ -64,7 +64,7 @@ def feynman_kac(
     `threshold`. Each step is one evaluation of u and of c (Euler-Maruyama).
 
     Where data has no spread, as in a pixel that is always white, the score falls with the slope 1 / sigma^2, and a step
-    is stable only if h e^2 / 2 is below 2 sigma^2: the noise is held at h e^2 / 2 <= sigma^2 / 2 or less.
+    is stable only if h e^2 / 2 is below 2 sigma^2, so the noise is held at h e^2 / 2 <= sigma^2 / 2.
 
     Raises:
         ValueError: the weights had to be equalized when all but one particle, or 99 in 100, had lost theirs: too long

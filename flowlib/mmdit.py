@@ -21,9 +21,8 @@ from flowlib.mmdit_blocks import (
     patchify,
     position_table,
     unpatchify,
-    zeroed,
 )
-from flowlib.nets import SeededLinear, time_embedding
+from flowlib.nets import SeededLinear, time_embedding, zeroed
 
 CIRCLES = (
     256  # coordinates that say a length of time or a guidance scale: cosines and sines at 128 frequencies
@@ -48,7 +47,7 @@ class MMDiTConfig:
         pos_embed_max_size: the side, in patches, of the table of positions; no image may be larger.
         qk_norm: "rms_norm" keeps queries and keys at one length, lest the attention saturate in half precision.
         frequencies: how many of SD3's 128 the embedding of time has, the slowest ones: 128 reach 1000 radians per unit
-            of time, 64 reach 10. A network that is to be differentiated in time, as a student is, wants few.
+            of time, 64 reach 10. A network that is to be differentiated in time wants few.
         scale_input: whether the network is told a guidance scale, to answer in one pass as guidance does in two.
         end_input: whether it is told a second time, to answer with the average velocity up to it.
     """

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import gelu, layer_norm, rms_norm
 
-from flowlib.nets import SeededLinear, attention
+from flowlib.nets import SeededLinear, attention, zeroed
 
 # Images as sequences
 
@@ -45,13 +45,6 @@ def middle(table: Tensor, height: int, width: int) -> Tensor:
 
 
 # Layers
-
-
-def zeroed(layer: nn.Linear) -> nn.Linear:
-    """The layer, with weights and biases of zero."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
 
 
 def embedder(inputs: int, d: int, generator: Generator | None, *, silent: bool = False) -> nn.Sequential:

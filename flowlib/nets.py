@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,6 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 from flowlib import checks
 from flowlib.fields import expand_time
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def time_embedding(
@@ -157,3 +160,10 @@ class SeededLinear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Nothing: torch's own would draw from the global generator."""
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The layer with weights and biases of zero, so that at first it adds nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

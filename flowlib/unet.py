@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,15 +12,12 @@ from torch.nn.functional import (
     interpolate,
     pixel_shuffle,
     pixel_unshuffle,
-    scaled_dot_product_attention,
     silu,
 )
 
 from flowlib import checks
 from flowlib.fields import expand_time
-from flowlib.nets import SeededLinear, time_embedding
-
-_Layer = TypeVar("_Layer", bound=nn.Module)
+from flowlib.nets import SeededLinear, attention, time_embedding, zeroed
 
 
 class UNet(nn.Module):
@@ -72,7 +69,7 @@ class UNet(nn.Module):
         if classes:
             rows = torch.randn(classes + 1, code, generator=g, device=g.device if g else None)
             self.label = nn.Embedding.from_pretrained(rows.to(self.time.weight.device), freeze=False)
-        self.scale = _zeroed(SeededLinear(code, code, g)) if scaled else None
+        self.scale = zeroed(SeededLinear(code, code, g)) if scaled else None
         self.join = SeededLinear(code, code, g)
         self.enter = SeededConv(channels * patch**2, widths[0], 3, g)
         self.down = nn.ModuleList(_Block(a, b, code, g) for a, b in pairwise([widths[0], *widths]))
@@ -83,7 +80,7 @@ class UNet(nn.Module):
             _Block(2 * a, b, code, g) for a, b in zip(reversed(widths), outs, strict=True)
         )
         self.norm = nn.GroupNorm(8, widths[0])
-        self.leave = _zeroed(SeededConv(widths[0], channels * patch**2, 3, g))
+        self.leave = zeroed(SeededConv(widths[0], channels * patch**2, 3, g))
 
     def forward(
         self,
@@ -159,7 +156,7 @@ class _Block(nn.Module):
         self.conv_1 = SeededConv(inputs, outputs, 3, generator)
         self.told = SeededLinear(code, 2 * outputs, generator)
         self.norm_2 = nn.GroupNorm(8, outputs)
-        self.conv_2 = _zeroed(SeededConv(outputs, outputs, 3, generator))
+        self.conv_2 = zeroed(SeededConv(outputs, outputs, 3, generator))
         self.direct = SeededConv(inputs, outputs, 1, generator) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -178,14 +175,14 @@ class _Attention(nn.Module):
         self.heads = max(width // 32, 1)
         self.norm = nn.GroupNorm(8, width)
         self.qkv = SeededConv(width, 3 * width, 1, generator)
-        self.out = _zeroed(SeededConv(width, width, 1, generator))
+        self.out = zeroed(SeededConv(width, width, 1, generator))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         q, k, v = (
             self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(3, 4).unbind(1)
         )
-        h = scaled_dot_product_attention(q, k, v)  # (B, heads, H W, C / heads)
+        h = attention(q, k, v)  # (B, heads, H W, C / heads)
         return x + self.out(h.transpose(2, 3).reshape(x.shape))
 
 
@@ -204,10 +201,3 @@ class SeededConv(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         """Nothing: torch's own would draw from the global generator."""
-
-
-def _zeroed(layer: _Layer) -> _Layer:
-    """The layer with all weights zero, so that at first it adds nothing."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer

@@ -9,7 +9,7 @@ The networks are trained by benchmarks/digits.py, on all images but the last HEL
 
 from flowcourse.handwritten.classifiers import Classifier, Judge
 from flowcourse.handwritten.images import HELD_OUT, NULL, digits
-from flowcourse.handwritten.measures import Accuracy, accuracy, diversity, frechet, wilson
+from flowcourse.handwritten.measures import Accuracy, accuracy, diversity, frechet
 from flowcourse.handwritten.shipped import NETWORKS, load, save
 
 __all__ = [
@@ -25,5 +25,4 @@ __all__ = [
     "frechet",
     "load",
     "save",
-    "wilson",
 ]

@@ -16,8 +16,8 @@ from flowcourse.handwritten import (
     diversity,
     frechet,
     load,
-    wilson,
 )
+from flowcourse.intervals import wilson
 from flowlib.solvers import odeint
 from flowlib.tableaus import MIDPOINT
 
