@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 from flowlib import checks
 from flowlib.fields import expand_time
 
-Layer = TypeVar("Layer", bound=nn.Module)
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 def time_embedding(
@@ -162,7 +162,7 @@ class SeededLinear(nn.Linear):
         """Nothing: torch's own would draw from the global generator."""
 
 
-def zeroed(layer: Layer) -> Layer:
+def zeroed(layer: _Layer) -> _Layer:
     """The layer with weights and biases of zero, so that at first it adds nothing."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
