@@ -16,7 +16,7 @@ class MuonAdamW(Optimizer):
 
     Args:
         parameters: of the network.
-        lr: of the matrices, for steps whose entries have the size of AdamW's at a fifth of it.
+        lr: of the matrices; the root mean square of a step's entries is a fifth of it, about as in AdamW.
         lr_adamw: of the others.
         betas, weight_decay: AdamW's; Muon has the same decay.
 

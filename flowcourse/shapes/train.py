@@ -250,7 +250,7 @@ def warm_then_decay(fraction: float) -> float:
 def train_model(
     folder: Path = FOLDER,
     *,
-    steps: int = 40_000,
+    steps: int = 24_000,
     batch: int = 128,
     scenes: int = 300_000,
     every: int = 500,
@@ -274,7 +274,7 @@ def train_model(
     pool = load_pool(folder, scenes)
     latents, tokens = (pool[name].to(where) for name in ("latents", "tokens"))
     net = TextToImage(generator=Generator().manual_seed(0)).to(where)
-    times = logit_normal()
+    times = logit_normal(-1.0)
 
     file = folder / "model.safetensors"
     log = Log(file)
@@ -291,7 +291,7 @@ def train_model(
         net,
         log.of(loss),
         steps=steps,
-        lr=5e-3,
+        lr=2e-3,
         schedule=warm_then_decay,
         optimizer=MuonAdamW,
         clip=1.0,
@@ -375,7 +375,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("what", choices=("autoencoder", "model", "evaluate"))
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of checkpoints and logs")
-    parser.add_argument("--steps", type=int, default=40_000, help="of the model's training")
+    parser.add_argument("--steps", type=int, default=24_000, help="of the model's training")
     parser.add_argument("--accept-changes", action="store_true", help="go on with another number of steps")
     parser.add_argument("--eager", action="store_true", help="do not compile the model")
     parser.add_argument("-n", type=int, default=200, help="prompts a skill")
