@@ -134,7 +134,7 @@ class Visit:
                 scrollTo({ top: y, behavior: "instant" });
                 await new Promise((resolve) => {
                   requestAnimationFrame(() => requestAnimationFrame(resolve));
-                  setTimeout(resolve, 500);  // no frame may come at all, and a test must not wait for ever
+                  setTimeout(resolve, 5000);  // no frame may come at all, and a test must not wait for ever
                 });
               }
               scrollTo({ top: 0, behavior: "instant" });

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import TimeoutError
 
 from .conftest import PAGES, Visit, Visitor
 
@@ -66,6 +68,12 @@ def test_axe_finds_nothing(read: Read, path: str, scheme: str, width: int) -> No
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     # A section far away is not laid out, and its parts would be judged at places where nobody sees them.
     page.add_style_tag(content="section { content-visibility: visible !important }")
+    # The page hears with the next frames what has become too wide; if it never does, axe says so.
+    with suppress(TimeoutError):
+        page.wait_for_function(
+            """[...document.querySelectorAll("pre")].every(
+              (box) => box.scrollWidth <= box.clientWidth || box.tabIndex === 0)"""
+        )
     # What formulas look like is hidden from screen readers, which read their MathML. It and the insides of pictures
     # that are hidden too are half of all elements: while axe looks, boxes of the same size stand for them.
     page.evaluate(EMPTIED)
