@@ -61,6 +61,11 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+def has_bfloat16() -> bool:
+    """Whether the hardware multiplies in bfloat16; a CPU that emulates it takes ten times as long as in float32."""
+    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
 @contextmanager
 def processes() -> Iterator[None]:
     """Inside, this process is one of those that `torchrun` or `accelerate launch` started, if one of them did."""
@@ -257,7 +262,7 @@ def learn(
     accept_changes: bool = False,
     progress: bool = True,
 ) -> None:
-    """Fit model or student, from the last checkpoint on: Muon at the rate 2e-3, in bfloat16, with a log beside it."""
+    """Fit model or student, from the last checkpoint on: Muon at the rate 2e-3, with a log beside it."""
     fit(
         net,
         Log(checkpoint).of(loss),
@@ -266,7 +271,7 @@ def learn(
         schedule=warm_then_decay,
         optimizer=MuonAdamW,
         clip=1.0,
-        autocast=torch.bfloat16,
+        autocast=torch.bfloat16 if has_bfloat16() else None,
         compile=compile,
         generator=generator,
         checkpoint=checkpoint,
