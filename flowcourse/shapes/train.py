@@ -63,7 +63,8 @@ def device() -> torch.device:
 
 def has_bfloat16() -> bool:
     """Whether the hardware multiplies in bfloat16; a CPU that emulates it takes ten times as long as in float32."""
-    return torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # of newer releases
+    return torch.cuda.is_available() or bool(capabilities().get("avx512_bf16"))
 
 
 @contextmanager

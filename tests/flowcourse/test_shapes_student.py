@@ -101,9 +101,7 @@ SHORT = {"batch": 6, "n": 12, "every": 2, "compile": False, "progress": False}
 def test_what_is_asked_is_the_average_velocity(folder: Path, monkeypatch):
     """A student that looks it up in the trajectories has no loss, and one that answers zero the mean square."""
     solved = student.load_trajectories(folder, 12, 3.0, part=6)
-    known = {tuple(row.tolist()): x.float() for row, x in zip(solved["tokens"], solved["x"], strict=True)}
-    assert len(known) > 9  # hardly any caption comes twice
-    asked = []
+    known, said, asked = solved["x"].float(), solved["tokens"].long(), []
 
     def looks_up(x, s, t, *, tokens):
         i, j = (torch.searchsorted(moments(8), time) for time in (s, t))
@@ -111,8 +109,10 @@ def test_what_is_asked_is_the_average_velocity(folder: Path, monkeypatch):
         spans = (j - i).tolist()
         assert set(spans) <= {1, 2, 4, 8} and not any(i % (j - i))
         asked.extend(spans)
-        rows = [known[tuple(row.tolist())] for row in tokens]
-        found = [(row[b] - row[a]) / (d - c) for row, a, b, c, d in zip(rows, i, j, s, t, strict=True)]
+        found = []
+        for place, row, a, b, c, d in zip(x, tokens, i, j, s, t, strict=True):
+            (k,) = [k for k in range(12) if torch.equal(said[k], row) and torch.equal(known[k, a], place)]
+            found.append((known[k, b] - known[k, a]) / (d - c))
         return torch.stack(found)
 
     losses = []
