@@ -63,8 +63,9 @@ def device() -> torch.device:
 
 def has_bfloat16() -> bool:
     """Whether the hardware multiplies in bfloat16; a CPU that emulates it takes ten times as long as in float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # of newer releases
-    return torch.cuda.is_available() or bool(capabilities().get("avx512_bf16"))
+    if torch.cuda.is_available():
+        return True
+    return hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 @contextmanager
