@@ -17,8 +17,9 @@ from torch.nn.functional import mse_loss
 
 from flowcourse.shapes.captions import describe
 from flowcourse.shapes.model import CONFIG, LATENT, PIECES, TOKENIZER, TextToImage, guided, moments
+from flowcourse.shapes.optimizer import has_bfloat16
 from flowcourse.shapes.scenes import sample
-from flowcourse.shapes.train import FOLDER, has_bfloat16, learn, load_average, load_model
+from flowcourse.shapes.train import FOLDER, learn, load_average, load_model
 from flowlib.fields import Field
 from flowlib.guidance import Scale
 from flowlib.solvers import odeint

@@ -25,7 +25,7 @@ from flowcourse.intervals import wilson
 from flowcourse.shapes.captions import PROMPTS, describe, judge, prompts
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.model import TOKENIZER, TextToImage, draw
-from flowcourse.shapes.optimizer import MuonAdamW
+from flowcourse.shapes.optimizer import MuonAdamW, has_bfloat16
 from flowcourse.shapes.scenes import Scene, render, sample
 from flowlib.autoencoder import Autoencoder
 from flowlib.fields import Field
@@ -59,13 +59,6 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")
-
-
-def has_bfloat16() -> bool:
-    """Whether the hardware multiplies in bfloat16; a CPU that emulates it takes ten times as long as in float32."""
-    if torch.cuda.is_available():
-        return True
-    return hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 @contextmanager

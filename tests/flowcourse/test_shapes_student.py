@@ -11,7 +11,7 @@ from torch.nn.functional import mse_loss
 
 from flowcourse.shapes import student, train
 from flowcourse.shapes.model import CONFIG, LATENT, TOKENIZER, TextToImage, draw, guided, moments
-from flowcourse.shapes.optimizer import MuonAdamW
+from flowcourse.shapes.optimizer import Muon, MuonAdamW
 from flowlib.nets import SeededLinear
 from flowlib.solvers import DOPRI5, odeint
 
@@ -183,6 +183,21 @@ def test_matrices_are_muons_and_a_loaded_state_goes_on():
     step(net, optimizer)
     step(other, again)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(80, 100), (100, 80)])
+def test_muon_is_pytorchs(shape: tuple[int, int]):
+    """Which computes in bfloat16: three steps differ by less than its rounding."""
+    one, other = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
+    ours = Muon([one], lr=0.1, weight_decay=0.1)
+    theirs = torch.optim.Muon([other], lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for seed in range(3):
+        one.grad = torch.randn(shape, generator=generator(seed))
+        other.grad = one.grad.clone()
+        ours.step()
+        theirs.step()
+    error = (one - other).square().mean().sqrt() / other.square().mean().sqrt()
+    assert error < 0.03
 
 
 def test_a_step_of_a_matrix_is_orthogonal_whatever_the_gradient():
