@@ -3,7 +3,9 @@
     python -m tools.chapters NUMBER TITLE    lay out a chapter: source, exercises, their tests, and its line in _toc.yml
 
 The header of `book/source/NN-NAME.md` holds, below `chapter`, its question and the modules of flowlib that it opens.
-tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md.
+tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md. A file of book/source
+that does not begin with a chapter's number, such as `NAME.md` or `00-NAME.md`, is a page: it becomes a notebook like
+the chapters and is in no table.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ class Header:
 
 
 def number_of(file: Path) -> int | None:
-    """The number of a chapter, with which its file begins; None for other files."""
-    found = re.match(r"0*(\d+)-", file.name)
+    """The number of a chapter, from 1, with which its file begins; None for a page that is no chapter."""
+    found = re.match(r"0*([1-9]\d*)-", file.name)
     return int(found[1]) if found else None
 
 
