@@ -16,6 +16,7 @@ import mathematics
 import nbformat
 import pytest
 import reading
+import runtimes
 import searching
 from docutils import nodes
 from jupyter_cache import get_cache
@@ -486,6 +487,11 @@ def test_notebooks_are_run_ahead_side_by_side_and_only_once(
     _, merged = cache.merge_match_into_notebook(nbformat.read(tmp_path / "a.ipynb", as_version=4))
     assert "a has run" in str(merged.cells[0].outputs)
     assert "OMP_NUM_THREADS" not in os.environ
+    env.found_docs = set(found)
+    times = runtimes.runtimes(SimpleNamespace(config=config, env=env))
+    assert sorted(times) == ["a", "b"] and all(0 < seconds < 60 for seconds in times.values())
+    assert runtimes.seconds(tmp_path / "a.ipynb", tmp_path / "none") is None
+    assert not (tmp_path / "none").exists()  # asking makes no cache
     for name in ("a", "b"):
         (tmp_path / name).unlink()
     execution_cache.run_ahead(SimpleNamespace(config=config), env, ["a", "b"])
