@@ -477,10 +477,15 @@ def test_notebooks_are_run_ahead_side_by_side_and_only_once(
         cell = nbformat.v4.new_code_cell(f"{cell}\n'{name} has run'")
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
     (tmp_path / "text.md").write_text("# No notebook")
-    config = SimpleNamespace(nb_execution_cache_path=str(tmp_path / "cache"), nb_execution_timeout=60)
+    config = SimpleNamespace(
+        nb_execution_cache_path=str(tmp_path / "cache"), nb_execution_timeout=60, nb_execution_mode="off"
+    )
     found = {"text": "text.md", **{name: f"{name}.ipynb" for name in cells}}
     env = SimpleNamespace(doc2path=lambda name: str(tmp_path / found[name]))
     monkeypatch.setattr(execution_cache.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    execution_cache.run_ahead(SimpleNamespace(config=config), env, list(found))
+    assert not (tmp_path / "a").exists()
+    config.nb_execution_mode = "cache"
     execution_cache.run_ahead(SimpleNamespace(config=config), env, list(found))
     cache = get_cache(config.nb_execution_cache_path)
     assert {Path(record.uri).stem for record in cache.list_cache_records()} == {"a", "b"}
