@@ -159,7 +159,7 @@ def cell(text: str, *classes: str) -> nodes.entry:
 
 def times_table(app: Sphinx, known: dict[int, Chapter], docname: str) -> list[nodes.Element]:
     """The table of words and times, and the sums."""
-    names = ("Chapter", "Main line", "To read", "To run", "With a GPU")
+    names = ("Chapter", "Words", "To read", "To run", "With a GPU")
     head = nodes.row("", *(cell(name, *["text-right"] * (0 < i < 4)) for i, name in enumerate(names)))
     body = nodes.tbody()
     for n, one in known.items():
@@ -168,10 +168,10 @@ def times_table(app: Sphinx, known: dict[int, Chapter], docname: str) -> list[no
         )
         row = nodes.row("", nodes.entry("", nodes.paragraph("", "", link)))
         row += [
-            cell(f"{one.words:,} words", "text-right"),
+            cell(f"{one.words:,}", "text-right"),
             cell(f"{one.minutes} min", "text-right"),
             cell("not run" if one.seconds is None else duration(one.seconds), "text-right"),
-            cell("trains longer" if one.adapts else "the same"),
+            cell("trains more" if one.adapts else "the same"),
         ]
         body += row
     group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in names), nodes.thead("", head), body, cols=5)

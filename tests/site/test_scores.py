@@ -51,7 +51,9 @@ def test_pages_are_those_of_the_book_and_unknown_ones_are_named(tmp_path: Path) 
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "intro.html").touch()
     assert scores.pages(tmp_path) == ["book/intro.html", "search.html"]
-    with pytest.raises(scores.ScoresError, match=r"no such page: book/none\.html; there are book/intro\.html"):
+    with pytest.raises(
+        scores.ScoresError, match=r"no such page: book/none\.html; there are book/intro\.html"
+    ):
         scores.pages(tmp_path, ["book/none.html"])
 
 
