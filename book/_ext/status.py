@@ -34,7 +34,7 @@ KINDS = ("chapters", "machine", "packages")
 Row = tuple[str, ...]
 
 
-class status(nodes.General, nodes.Element):
+class status_table(nodes.General, nodes.Element):
     """The place of a table, whose `kind` is one of KINDS."""
 
 
@@ -46,7 +46,7 @@ class Status(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         kind = directives.choice(self.arguments[0], KINDS)
         self.env.metadata[self.env.docname]["status"] = True
-        return [status(kind=kind)]
+        return [status_table(kind=kind)]
 
 
 def commit(root: Path) -> str:
@@ -153,7 +153,7 @@ def renew(app: Sphinx, env: BuildEnvironment) -> list[str]:
 
 def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Put the tables in their places; the first column of the chapters' links to their pages."""
-    for place in list(doctree.findall(status)):
+    for place in list(doctree.findall(status_table)):
         rows = app.env.status_facts[place["kind"]]  # type: ignore[attr-defined]
         if place["kind"] == "chapters":
             rows = [(link(app, docname, name) if name else "Together", *rest) for name, *rest in rows]
@@ -169,7 +169,7 @@ def link(app: Sphinx, page: str, name: str) -> nodes.reference:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_node(status)
+    app.add_node(status_table)
     app.add_directive("status", Status)
     app.connect("env-updated", renew)
     app.connect("doctree-resolved", fill, priority=400)  # before tables are dressed (reading.py)
