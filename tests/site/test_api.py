@@ -11,6 +11,7 @@ import docstrings
 import formulas
 import mathematics
 import pytest
+import searching
 
 import flowlib as fl
 
@@ -259,3 +260,12 @@ def test_an_entry_has_signature_arguments_formula_and_example(book: tuple[str, s
     assert "method: Tableau = MIDPOINT" in words
     assert 'class="katex-mathml"' in entry and '<p class="rubric">Raises</p>' in entry
     assert ">>> " in entry.replace("&gt;", ">") and "FloatingPointError" in words
+
+
+def test_searching_finds_an_entry_by_its_name_and_its_arguments_without_code(book: tuple[str, str]):
+    entries = {entry[1]: entry for entry in searching.Reader(book[0]).entries}
+    kind, _, title, text = entries["fl.odeint"]
+    assert (kind, title) == (1, "fl.odeint")
+    assert "rtol" in text and "compensated" in text
+    assert ">>>" not in text and "MIDPOINT = " not in text
+    assert entries["fl.trajectory"][2] == "fl.trajectory"
