@@ -238,7 +238,7 @@ class Reference(SphinxDirective):
             "", title, ids=[f"fl.{name}"], names=[f"fl.{name}"], classes=["entry-of-flowlib"]
         )
         kinds = {ast.FunctionDef: "function", ast.ClassDef: "class"}
-        self.register(f"flowlib.{name}", kinds.get(type(node), "data"), section)  # type: ignore[call-overload]
+        self.register(f"flowlib.{name}", kinds.get(type(node), "data"), section)
         shown = signature(name, node)
         section += nodes.literal_block(shown, shown, language="python", classes=["signature"])
         section += self.text(blocks(documentation(module, name, node)), name)

@@ -67,6 +67,14 @@ def listed(title: str, lines: list[str]) -> Block:
 
 
 @cache
+def public() -> set[str]:
+    """The public names of flowlib."""
+    import flowlib
+
+    return set(flowlib.__all__)
+
+
+@cache
 def works() -> dict[str, str]:
     """The keys of the bibliography by what a docstring calls a work, such as `ho & salimans 2022`."""
     found: dict[str, list[str]] = {}
@@ -102,11 +110,19 @@ CITED = re.compile(
 )
 DERIVED = re.compile(r"(?<=erived at )(?:eq|thm|prop|cor|lem|def)-[\w-]*\w")
 SHAPE = re.compile(
-    r"(?<![\w\])])\((?:\.\.\.|\*?[A-Z]\b|[dnmpch]\b|\d|[a-z]+_dim)(?:[ ][-+/*][ ]\w+|[ ]\w)?"
+    r"(?<![\w\])])\((?=[^()]*,)(?:\.\.\.|\*?[A-Z]\b|[dnmpch]\b|\d|[a-z]+_dim)(?:[ ][-+/*][ ]\w+|[ ]\w)?"
     r"(?:, (?:\.\.\.|\*?[A-Za-z]\w*(?: [-+/] \w+)?|\d+(?: \w)?))*,?\)"
 )
+# What stands without backticks and is code all the same: calls with keywords, dotted names, names of flowlib
+CALL = r"\b[A-Za-z_]\w*\([^()`]*(?:\*\*?[a-z]|\b\w+=[\w(])[^()`]*\)"
+DOTTED = r"\b[a-z_]\w*(?:\.[a-z_]\w+)+(?:\([^()]*\))?|\bpromote_types\([^()]*\)"
+NAMED = re.compile(
+    r"\b(?:[A-Z][a-z]+[A-Z]\w*|[a-z]+_[a-z_\d]{2,}|[A-Z]+(?:_[A-Z]+)+|EULER|HEUN|MIDPOINT|DOPRI5|RK4)\b"
+)
+CODE = re.compile(f"{CALL}|{DOTTED}|{NAMED.pattern}")
 PIECE = re.compile(
     rf"`(?P<code>[^`]+)`|{CITED.pattern}|(?P<label>{DERIVED.pattern})|(?P<shape>{SHAPE.pattern})"
+    rf"|(?P<name>{CODE.pattern})"
 )
 
 
@@ -126,6 +142,10 @@ def pieces(text: str) -> list[tuple[str, str, str]]:
             shown += ")" * bool(found["open"] and text[found.end() :].startswith(")"))
         elif found["label"]:
             kind, target = "label", found[0]
+        elif found["name"]:
+            kind = "code" if not NAMED.fullmatch(found[0]) or found[0] in public() else ""
+            if not kind:
+                continue
         else:
             kind, shown = ("code", found[0]) if any(c.isupper() or c in ".*_" for c in found[0]) else ("", "")
             if not kind or found[0].startswith("(I"):
@@ -163,6 +183,15 @@ def mathy(word: str) -> bool:
     return True
 
 
+def joined(before: list[str], word: str) -> bool:
+    """Whether a letter that may be an article or a pronoun is a variable here: after an operation."""
+    return (
+        len(before) > 2
+        and before[-2] in ("=", "+", "-", "~")
+        and re.fullmatch("[aAI][.,;:]?", word) is not None
+    )
+
+
 def mathematics(text: str) -> list[tuple[str, str, str]]:
     """Text with its formulas set apart: each the longest run of words that surely are one."""
     words = re.findall(r"\S+|\s+", text)
@@ -170,8 +199,12 @@ def mathematics(text: str) -> list[tuple[str, str, str]]:
     plain, at = "", 0
     while at < len(words):
         end = at
-        while end < len(words) and (words[end].isspace() or mathy(words[end])):
-            if re.search(r"(?<!\.\.)[.;:]$", words[end]) and not words[end].endswith("(."):
+        while end < len(words) and (
+            words[end].isspace() or mathy(words[end]) or joined(words[at:end], words[end])
+        ):
+            so_far = "".join(words[at : end + 1])
+            closed = all(so_far.count(a) <= so_far.count(b) for a, b in ("()", "[]"))
+            if closed and re.search(r"(?<!\.\.)[.;:]$", words[end]) and not words[end].endswith("(."):
                 end += 1
                 break
             end += 1
@@ -197,15 +230,15 @@ def mathematics(text: str) -> list[tuple[str, str, str]]:
     return made + [("text", plain, "")] * bool(plain)
 
 
+ENDLESS = re.compile(r"([-=+/~<>]|(?<![A-Za-z])(log|exp|cos|sin|tanh|det|div|tr|grad|logit|sum\S*|int\S*))$")
+
+
 def sure(core: str) -> str:
-    """The TeX of a run of words, or nothing where it is no formula, or may be none."""
-    if not re.search("[A-Za-z]", core) or core.startswith(("=", "/", ")", "~", ",")):
+    """The TeX of a run of words, or nothing where it is no formula, or may be a part of one."""
+    begun = re.match(r"([-+] |[=/)~,]|<=|>=|->|<-)", core)
+    if not re.search("[A-Za-z]", core) or begun or ENDLESS.search(core) or "//" in core:
         return ""
-    if re.search(r"[-=+/~<>|]$", core) and core[-2:] not in ("|)",) and core.count("|") % 2:
-        return ""
-    if re.search(r"(\s|^)[-=+/~<]$", core) or any(
-        core.count(a) != core.count(b) for a, b in ("()", "[]", "{}")
-    ):
+    if any(core.count(a) != core.count(b) for a, b in ("()", "[]", "{}")):
         return ""
     try:
         return formulas.formula(core)

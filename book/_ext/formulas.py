@@ -13,7 +13,9 @@ import re
 from dataclasses import dataclass
 
 GREEK = set(
-    "alpha beta gamma delta epsilon eta theta lambda mu nu xi pi rho sigma tau phi chi psi omega".split()  # noqa: SIM905
+    re.split(
+        " ", "alpha beta gamma delta epsilon eta theta lambda mu nu xi pi rho sigma tau phi chi psi omega"
+    )
 )
 FUNCTIONS = {name: "\\" + name for name in ["exp", "log", "sin", "cos", "tan", "tanh", "det", "min", "max"]}
 FUNCTIONS |= {name: rf"\operatorname{{{name}}}" for name in ["div", "tr", "logit", "sign", "diag"]}
@@ -23,7 +25,7 @@ SIGNS = {"grad": r"\nabla", "partial": r"\partial", "infinity": r"\infty"}
 RELATIONS = {"<=": r"\le", ">=": r"\ge", "!=": r"\ne", "->": r"\to", "<-": r"\leftarrow", "~": r"\sim"}
 RELATIONS |= {sign: sign for sign in "=<>"}
 # Words of two letters; other names as short are d and a variable.
-SHORT = {"in", "of", "to", "is", "if", "or", "as", "at", "by", "no", "an", "on", "us"}
+SHORT = {"in", "of", "to", "is", "if", "or", "as", "at", "by", "no", "an", "on", "us", "do", "we"}
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 TOKEN = re.compile(
@@ -142,7 +144,11 @@ class Reader:
         spaced = bool(before) and before[-1].kind == "space"
         last = next((part for part in reversed(before) if part.kind != "space"), None)
         if last and last.kind == "operand" and not (spaced and self.token()[0] != "space"):
+            if not until:  # outside of brackets nothing is conditioned
+                raise Unsure("a bar between operands")
             return Part(r"\mid", "relation")
+        if self.token()[0] == "space":
+            raise Unsure("a bar that stands alone")
         inside = self.row("|")
         if self.token()[1] != "|" or not any(part.kind == "operand" for part in inside):
             raise Unsure("a bar without its partner")
@@ -181,6 +187,10 @@ class Reader:
         if name in FUNCTIONS:
             part = self.scripts(Part(FUNCTIONS[name], "function", name))
             return self.applied(part) if self.token()[1] == "(" else part
+        if name == "E" and following[1] == "|":
+            return Part(r"\mathbb{E}", "sum")
+        if name == "d" and following[1] == "/" and self.token(1)[1][:1] == "d" and letter(self.token(1)[1]):
+            return Part(r"\mathrm{d}", "operand", "d")
         if name == "E" and (following[1] in "[_" or (following[0] == "space" and self.token(1)[1] == "|")):
             counted = following[1] == "_" and self.token(1)[0] == "number"  # E_1 and E_0 are variables
             return self.scripts(Part("E" if counted else r"\mathbb{E}", "operand"))
@@ -276,8 +286,7 @@ class Reader:
                 continue
             rate = above.source.startswith("d") and below.source.startswith("d")  # dx/dt
             if rate or (self.free(made[:left]) and self.ends(made[right + 1 :])):
-                over = r"\mathrm{d}" if rate and above.tex == "d" else above.bare or above.tex
-                tex = rf"\frac{{{over}}}{{{below.bare or below.tex}}}"
+                tex = rf"\frac{{{above.bare or above.tex}}}{{{below.bare or below.tex}}}"
                 made[left : right + 1] = [Part(tex, "operand", tall=True)]
         return made
 
