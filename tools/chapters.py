@@ -4,7 +4,9 @@
 
 The header of `book/source/NN-NAME.md` holds, below `chapter`, its question, the modules of flowlib that it opens
 and, as `needs`, the chapters that its main line builds on (the one before it, if it does not say).
-tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md.
+tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md. A file of book/source
+that does not begin with a chapter's number, such as `NAME.md` or `00-NAME.md`, is a page: it becomes a notebook like
+the chapters and is in no table.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ class Header:
 
 
 def number_of(file: Path) -> int | None:
-    """The number of a chapter, with which its file begins; None for other files."""
-    found = re.match(r"0*(\d+)-", file.name)
+    """The number of a chapter, from 1, with which its file begins; None for a page that is no chapter."""
+    found = re.match(r"0*([1-9]\d*)-", file.name)
     return int(found[1]) if found else None
 
 
