@@ -3,7 +3,8 @@
     python -m tools.chapters NUMBER TITLE    lay out a chapter: source, exercises, their tests, and its line in _toc.yml
 
 The header of `book/source/NN-NAME.md` holds, below `chapter`, its question and the modules of flowlib that it opens.
-tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md.
+tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md. The page before
+chapter 1, `00-NAME.md`, comes first in them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class ChapterError(ValueError):
 class Header:
     """What the tables say of a chapter."""
 
-    number: int
+    number: int | str
     stem: str
     title: str
     question: str
@@ -47,8 +48,8 @@ class Header:
 
 
 def number_of(file: Path) -> int | None:
-    """The number of a chapter, with which its file begins; None for other files."""
-    found = re.match(r"0*(\d+)-", file.name)
+    """The number of a chapter, with which its file begins; None for other files, and for the page before them, 00."""
+    found = re.match(r"0*([1-9]\d*)-", file.name)
     return int(found[1]) if found else None
 
 
@@ -58,8 +59,8 @@ def stems(root: Path = ROOT) -> dict[int, str]:
     return {n: file.stem for file in files if (n := number_of(file)) is not None}
 
 
-def header(n: int, stem: str, root: Path = ROOT) -> Header:
-    """The header of a chapter.
+def header(n: int | str, stem: str, root: Path = ROOT) -> Header:
+    """The header of a chapter, or of the page before them.
 
     Raises:
         ChapterError: it lacks the title, the question or the modules.
@@ -83,7 +84,8 @@ def tables(root: Path = ROOT) -> dict[Path, str]:
     """
     made = {}
     files = {root / name: form for name, form in TABLES.items() if (root / name).exists()}
-    headers = [header(n, stem, root) for n, stem in stems(root).items()] if files else []
+    before = [("Start here:", file.stem) for file in sorted((root / "book" / "source").glob("00-*.md"))]
+    headers = [header(n, stem, root) for n, stem in [*before, *stems(root).items()]] if files else []
     for file, (head, row) in files.items():
         table = head + "".join(row.format(**vars(each)) for each in headers)
         text = file.read_text(encoding="utf-8")

@@ -49,6 +49,7 @@ function augment(costs, n, v, row, column, start) {
         next = j;
       }
     }
+    if (next < 0) throw new RangeError("costs must be finite");
     mu = least;
     if (row[next] < 0) end = next;
     else {

@@ -8,7 +8,7 @@ import { seeded } from "./random.js";
 export const SIZES = [3, 64, 64, 64, 2];
 export const BATCH = 128;
 export const MEASURED = 256; // points that measure W2
-const RATE = 5e-3; // at first; it falls along half a cosine
+const RATE = 1.5e-2; // at first; it falls along half a cosine
 const FLOORS = 4; // pairs of samples that make the noise floor
 const SLICE = 25; // milliseconds of steps before messages are heard
 const SHARE = 4; // a snapshot may take one part of the time, and steps so many
@@ -163,7 +163,7 @@ export function learner(post) {
   return ({ task, steps: wanted, ...rest }) => {
     Object.assign(told, rest);
     clearTimeout(turn);
-    if (task === "reset") reset();
+    if (task === "reset") return reset();
     if (task === "train") {
       [training, step, steps] = [true, 0, wanted];
       return go();

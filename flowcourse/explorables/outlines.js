@@ -26,7 +26,7 @@ export const outlines = {
   Spiral: () =>
     along((s) => {
       const r = 0.5 + 2 * s;
-      return [r * Math.cos(1.75 * turn * s), r * Math.sin(1.75 * turn * s)];
+      return [r * Math.cos(1.3 * turn * s), r * Math.sin(1.3 * turn * s)];
     }),
   "Two moons": () => [
     ...along(arc(-0.85, -0.45, 1.7, 0, turn / 2)),

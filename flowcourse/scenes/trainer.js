@@ -33,6 +33,7 @@ export function trainer(spec, engine) {
   let down = false; // whether that pen is on the paper
   let run = 0; // counts what was pressed: older snapshots no longer matter
   let training = false;
+  let asked = false; // for a first snapshot
   let total = 0; // steps since the last reset
   let curve = []; // means of MEAN losses
   let open = []; // losses since the last of them
@@ -70,12 +71,12 @@ export function trainer(spec, engine) {
   }
 
   function train() {
+    if (!training && !values.t) engine.set("t", 1); // where the samples end
     run++;
     training = !training && dots.length > 0;
     if (training) {
       down = false;
       finger(false);
-      if (!values.t) engine.set("t", 1); // where the samples end
       learn({ task: "train", steps: spec.steps });
     } else if (post) learn({ task: "stop" });
     label();
@@ -299,6 +300,7 @@ export function trainer(spec, engine) {
 
   function readout() {
     if (!dots.length) return "Nothing to learn yet: draw a shape, or pick one.";
+    if (!total && training) return "Training begins.";
     if (!total) return `${net.weights.length.toLocaleString("en")} weights, drawn at random. Press Train.`;
     const loss = curve.length ? `loss ${fixed(curve.at(-1))}` : "";
     const pairs = `${values.pairs} pairs`;
@@ -325,11 +327,14 @@ export function trainer(spec, engine) {
       }
       if (name === "pairs" && training) learn();
       if (name === "sampler" && now) learn();
-      if (name === "t" && values.t > 0 && !post) learn();
+      if (name === "t" && values.t > 0 && !now && !asked) {
+        asked = true;
+        learn();
+      }
     },
     reset() {
       run++;
-      training = false;
+      training = asked = false;
       total = 0;
       [hand, curve, open, results] = [[], [], [], {}];
       [now, cursor, down] = [undefined, undefined, false];
@@ -345,10 +350,9 @@ export function trainer(spec, engine) {
       total,
       curve: [...curve],
       dots: dots.length / 2,
-      results,
+      results: { ...results },
       evaluations: now?.way.evaluations,
     }),
     train,
-    hear,
   };
 }

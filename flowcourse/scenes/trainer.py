@@ -63,7 +63,10 @@ def trainer_board(
             "A plane with a cloud of noise and a drawn shape. While a network learns, its field of arrows turns "
             "towards the shape, and the samples, which start as the noise, come to lie on it."
         )
-    keys = "Arrow keys move a pen, with Shift by larger steps; Enter puts it down or lifts it, Delete clears the drawing."
+    keys = (
+        "Arrow keys move a pen, with Shift by larger steps; Enter puts it down or lifts it, Delete clears the "
+        "drawing."
+    )
     chart = (
         "Above, the loss against steps of training: it falls and then stays above zero. Below, after training, bars "
         "of the distance from samples to the shape for 10 steps, 1 step and adaptive steps, beside a dotted line, the "
@@ -98,7 +101,7 @@ def trainer_board(
                     f"{description} {keys}",
                     wide=(428, 428),
                     narrow=(354, 354),
-                    name="<b>Noise, field, shape</b>: draw with the mouse",
+                    name="<b>Noise, field, shape</b>: draw on it",
                     drawable=True,
                 ),
                 Panel(chart, wide=(280, 428), narrow=(354, 320), name="<b>How well it does</b>"),
