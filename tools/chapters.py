@@ -4,9 +4,9 @@
 
 The header of `book/source/NN-NAME.md` holds, below `chapter`, its question, the modules of flowlib that it opens
 and, as `needs`, the chapters that its main line builds on (the one before it, if it does not say).
-tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md. A file of book/source
-that does not begin with a chapter's number, such as `NAME.md` or `00-NAME.md`, is a page: it becomes a notebook like
-the chapters and is in no table.
+tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md. The page before
+chapter 1, `00-NAME.md`, comes first in them; any other file of book/source that does not begin with a chapter's
+number is a page that becomes a notebook like the chapters and is in no table.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ChapterError(ValueError):
 class Header:
     """What the tables say of a chapter."""
 
-    number: int
+    number: int | str
     stem: str
     title: str
     question: str
@@ -62,8 +62,8 @@ def stems(root: Path = ROOT) -> dict[int, str]:
     return {n: file.stem for file in files if (n := number_of(file)) is not None}
 
 
-def header(n: int, stem: str, root: Path = ROOT) -> Header:
-    """The header of a chapter.
+def header(n: int | str, stem: str, root: Path = ROOT) -> Header:
+    """The header of a chapter, or of the page before them.
 
     Raises:
         ChapterError: it lacks the title, the question or the modules.
@@ -88,7 +88,8 @@ def tables(root: Path = ROOT) -> dict[Path, str]:
     """
     made = {}
     files = {root / name: form for name, form in TABLES.items() if (root / name).exists()}
-    headers = [header(n, stem, root) for n, stem in stems(root).items()] if files else []
+    before = [("Start here:", file.stem) for file in sorted((root / "book" / "source").glob("00-*.md"))]
+    headers = [header(n, stem, root) for n, stem in [*before, *stems(root).items()]] if files else []
     for file, (head, row) in files.items():
         table = head + "".join(row.format(**vars(each)) for each in headers)
         text = file.read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from flowcourse.scenes.pairing import pairing_board
 from flowcourse.scenes.paths import paths_explorer
 from flowcourse.scenes.solver import solver_explorer
 from flowcourse.scenes.spacetime import spacetime_explorer
+from flowcourse.scenes.trainer import trainer_board
 from flowcourse.scenes.variables import change_of_variables_explorer
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "power_diagram",
     "solver_explorer",
     "spacetime_explorer",
+    "trainer_board",
 ]

@@ -23,6 +23,7 @@ SCENES = (
     "paths",
     "solver",
     "spacetime",
+    "trainer",
     "variables",
 )
 HAND = Path(__file__).with_name("hand.js")
