@@ -101,7 +101,9 @@ export function prompt(spec, engine) {
         "aria-label",
         one ? `Picture ${b + 1}: ${one.said}` : `Picture ${b + 1}, step ${step} of ${steps}`,
       );
-      text.textContent = one ? `${one.obeyed ? "✓ obeyed" : "✗ not obeyed"}: ${one.said}` : "";
+      const verdict = document.createElement("strong");
+      verdict.textContent = one ? (one.obeyed ? "✓ obeyed" : "✗ not obeyed") : "";
+      text.replaceChildren(verdict, one ? ` ${one.said}` : "");
       text.dataset.obeyed = one ? one.obeyed : "";
     });
   }

@@ -38,7 +38,6 @@ FIXED = "Drawn in advance for one prompt: where scripts run, your browser draws 
 TRIES = (
     "a red circle left of a small blue square",
     "three green rings on black",
-    "a yellow triangle above a purple cross",
     "a purple circle",
     "a cross and a ring",
 )
@@ -82,6 +81,7 @@ def prompt_box(
     loaded = parts.available()
     methods = [name for name in LABELS if name in loaded] or ["model"]
     method = methods[0]
+    said = "All is computed in your browser; the weights are loaded once." if loaded else ABSENT
     if description is None:
         description = (
             f"{count} small pictures of colored shapes that this chapter's model draws for the prompt “{caption}”, "
@@ -105,11 +105,10 @@ def prompt_box(
             "method": method,
             "count": count,
             "seeds": SEEDS - 1,
-            "said": "All is computed in your browser; the weights are loaded once." if loaded else ABSENT,
+            "said": said,
         },
         [
-            _ask(caption),
-            _tries(tries),
+            Control("", {"prompt": caption}),  # which stands above the pictures
             select_control("method", "Method", [LABELS[name] for name in methods]),
             stops_control("steps", "Steps", "N", STEPS[method], USUAL[method]),
             range_control("scale", "Guidance", "w", scale, top=SCALES, digits=1),
@@ -118,30 +117,28 @@ def prompt_box(
             RESET,
         ],
         description,
-        stage=_stage(caption, seed, count, scale, method, bool(loaded)),
+        stage=_ask(caption, tries, said) + _stage(caption, seed, count, scale, method, bool(loaded)),
         title=title,
         caption=label,
         lines=1,
     )
 
 
-def _ask(caption: str) -> Control:
-    html = (
+def _ask(caption: str, tries: Sequence[str], said: str) -> str:
+    """The text field and what belongs to it; the first readout of a figure is the one that the engine writes to."""
+    buttons = "".join(
+        f'<button type="button" data-try="{escape(text)}">{escape(text)}</button>' for text in tries
+    )
+    return (
         '<div class="flow-ask"><label>Prompt<input type="text" data-control="prompt" '
         f'value="{escape(caption)}" maxlength="120" autocomplete="off" autocapitalize="off" spellcheck="false" '
         'enterkeyhint="go"></label><button type="button" class="flow-draw">Draw</button>'
         '<button type="button" class="flow-stop" disabled>Stop</button></div>'
         '<div class="flow-words"><p class="flow-note"></p>'
         '<div class="flow-chips" role="group" aria-label="Words that may follow"></div></div>'
+        f'<div class="flow-tries" role="group" aria-label="Prompts to try">Try {buttons}</div>'
+        f'<p class="flow-readout" style="--flow-lines:1" aria-hidden="true">{escape(said)}</p>'
     )
-    return Control(html, {"prompt": caption})
-
-
-def _tries(tries: Sequence[str]) -> Control:
-    buttons = "".join(
-        f'<button type="button" data-try="{escape(text)}">{escape(text)}</button>' for text in tries
-    )
-    return Control(f'<div class="flow-tries" role="group" aria-label="Prompts to try">Try {buttons}</div>')
 
 
 def _counts(count: int) -> Control:
@@ -177,7 +174,7 @@ def _stage(caption: str, seed: int, count: int, scale: float, method: str, there
         verdict = "✓ obeyed" if (obeyed := judge(scene, demand)) else "✗ not obeyed"
         items += (
             f'<li><img src="{_png(picture)}" width="{SIDE}" height="{SIDE}" alt="Picture {k} of “{escape(caption)}”">'
-            f'<p data-obeyed="{str(obeyed).lower()}">{verdict}</p></li>'
+            f'<p data-obeyed="{str(obeyed).lower()}"><strong>{verdict}</strong></p></li>'
         )
     return (
         f'{sheet}<ul class="flow-pictures" data-count="{count}">{items}</ul><p class="flow-fixed">{FIXED}</p>'

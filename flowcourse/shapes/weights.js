@@ -29,9 +29,13 @@ export function restored(packed) {
   for (const [name, { shape, data }] of Object.entries(packed)) {
     if (name.endsWith(".scale")) continue;
     const scale = packed[`${name}.scale`]?.data;
+    found[name] = { shape, data };
+    if (!scale) continue;
     const row = data.length / shape[0];
-    const value = (z, i) => z * scale[Math.floor(i / row)];
-    found[name] = { shape, data: scale ? Float32Array.from(data, value) : data };
+    const numbers = new Float32Array(data.length);
+    for (let i = 0; i < shape[0]; i++)
+      for (let j = i * row; j < (i + 1) * row; j++) numbers[j] = data[j] * scale[i];
+    found[name].data = numbers;
   }
   return found;
 }
