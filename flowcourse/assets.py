@@ -18,7 +18,7 @@ from importlib.resources import files
 from flowcourse.palette import css
 
 IMPORT = re.compile(r'^import \{([^}]*)\} from "([^"]+)";\n', re.MULTILINE)
-EXPORT = re.compile(r"^export (?=(?:function|const|class) (\w+))", re.MULTILINE)
+EXPORT = re.compile(r"^export (?=(?:function\*?|const|class) (\w+))", re.MULTILINE)
 
 
 def text(path: str) -> str:

@@ -4,18 +4,24 @@ An output of flowcourse is whole by itself, as Colab and JupyterLab need it: it 
 elements with the attribute `data-flow` (flowcourse/assets.py). A page of the book holds many outputs. Of equal
 elements it keeps the first, and its scripts wait until the page stands, in their order: an inline module does, over
 http and from a file.
+
+What a prompt box loads when its reader asks for it is written beside the pages (flowcourse/shapes/parts.py).
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from docutils import nodes
 
+from flowcourse.shapes import parts
+
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
+PART = re.compile(rf'"file":"((?:{"|".join(parts.NAMES)})-[0-9a-f]{{12}}\.js)"')
 CARRIED = re.compile(r"<(style|script) data-flow>.*?</\1>", re.DOTALL)
 
 
@@ -43,6 +49,22 @@ def once_a_page(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         node.replace_self(nodes.raw("", text, format="html"))
 
 
+def hand_over(app: Sphinx, error: Exception | None) -> None:
+    """Write the parts that the pages ask for, and no others."""
+    if error is not None or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    pages = (page.read_text(encoding="utf-8") for page in out.rglob("*.html") if "_static" not in page.parts)
+    wanted = {file for page in pages for file in PART.findall(page)}
+    folder = out / parts.FOLDER
+    for old in folder.glob("*.js"):
+        if old.name not in wanted:
+            old.unlink()
+    if wanted:
+        parts.write(folder, wanted)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", once_a_page)
+    app.connect("build-finished", hand_over)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

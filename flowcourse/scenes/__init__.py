@@ -11,6 +11,7 @@ from flowcourse.scenes.guidance import guidance_board
 from flowcourse.scenes.layers import layers_explorer
 from flowcourse.scenes.pairing import pairing_board
 from flowcourse.scenes.paths import paths_explorer
+from flowcourse.scenes.prompt import prompt_box
 from flowcourse.scenes.solver import solver_explorer
 from flowcourse.scenes.spacetime import spacetime_explorer
 from flowcourse.scenes.trainer import trainer_board
@@ -29,6 +30,7 @@ __all__ = [
     "pairing_board",
     "paths_explorer",
     "power_diagram",
+    "prompt_box",
     "solver_explorer",
     "spacetime_explorer",
     "trainer_board",

@@ -23,7 +23,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Generator
 
-from flowcourse.shapes import train
+from flowcourse.shapes import shipped, train
 from flowcourse.shapes.model import TextToImage
 from flowcourse.shapes.scenes import sample
 from flowcourse.shapes.student import load_student, train_student
@@ -84,8 +84,13 @@ def evaluate(told: argparse.Namespace) -> None:
             opened.write(json.dumps(line) + "\n")
 
 
+def ship(told: argparse.Namespace) -> None:
+    """Round what was trained, and put it into the course."""
+    print("shipped", *shipped.ship(told.folder))
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
-    command.__name__: command for command in (autoencoder, model, student, evaluate)
+    command.__name__: command for command in (autoencoder, model, student, evaluate, ship)
 }
 
 

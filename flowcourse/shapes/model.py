@@ -20,6 +20,7 @@ from flowlib.times import shift
 
 LATENT = (4, 8, 8)
 TOKENIZER = Tokenizer(WORDS, LONGEST)
+TEXT_HEADS = 5
 # the slowest 64 frequencies of time reach 10 radians per unit, which tell twenty steps apart
 CONFIG = MMDiTConfig(sample_size=8, patch_size=2, in_channels=4, pos_embed_max_size=4, frequencies=64)
 
@@ -44,7 +45,9 @@ class TextToImage(nn.Module):
 
     def __init__(self, config: MMDiTConfig = CONFIG, *, generator: Generator | None = None) -> None:
         super().__init__()
-        self.text = TextEncoder(len(TOKENIZER), LONGEST, config.text_dim, heads=5, generator=generator)
+        self.text = TextEncoder(
+            len(TOKENIZER), LONGEST, config.text_dim, heads=TEXT_HEADS, generator=generator
+        )
         self.field = MMDiT(config, generator=generator)
 
     @property
@@ -70,16 +73,19 @@ def draw(
     guidance_scale: Scale = 3.0,
     steps: int = 20,
     generator: Generator | None = None,
+    x_0: Tensor | None = None,
 ) -> Tensor:
     """Pictures (B, 3, 32, 32) of the captions, in RGB from 0 to 1: Euler steps of the guided field, then the decoder.
 
     Guidance leads from the empty caption to the one that is told. A student knows where that leads: it jumps.
+    They begin at x_0 (B, 4, 8, 8), such as `noise` of a seed, or at noise that the generator draws.
 
     Raises:
         ValueError: a student is asked for steps that it was not taught.
     """
     tokens = TOKENIZER(captions)
-    x_0 = torch.randn(len(captions), *LATENT, generator=generator)
+    if x_0 is None:
+        x_0 = torch.randn(len(captions), *LATENT, generator=generator)
     if not net.student:
         x_1 = odeint(guided(net, tokens, guidance_scale), x_0, times=moments(steps), method=EULER)
     elif steps in (known := [2**k for k in range(PIECES.bit_length())]):

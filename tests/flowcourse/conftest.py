@@ -8,6 +8,8 @@ from py_mini_racer import MiniRacer
 
 from flowcourse.assets import linked, modules
 from flowcourse.palette import LIGHT
+from flowcourse.shapes import shipped
+from tests.random_weights import write
 
 SCENES = (
     "averaging",
@@ -21,6 +23,7 @@ SCENES = (
     "layers",
     "pairing",
     "paths",
+    "prompt",
     "solver",
     "spacetime",
     "trainer",
@@ -37,6 +40,7 @@ def browser():
             "explorables/still.js",
             "explorables/engine.js",
             "quiz.js",
+            "shapes/painter.js",
             *(f"scenes/{scene}.js" for scene in SCENES),
         ]
         for path in dict.fromkeys(path for root in roots for path in modules(root)):
@@ -51,6 +55,17 @@ def browser():
             )
 
         yield evaluate
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory):
+    """Chapter 10's networks with weights that nobody trained, shipped in place of those that were."""
+    folder = tmp_path_factory.mktemp("shapes")
+    nets = write(folder / "runs")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shipped, "FOLDER", folder / "shipped")
+        shipped.ship(folder / "runs", shipped.FOLDER)
+        yield nets
 
 
 @pytest.fixture(scope="session")
