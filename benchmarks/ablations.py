@@ -5,7 +5,7 @@
     python -m benchmarks.ablations --seeds 1       # the first seed only; a later call adds the others
     python -m benchmarks.ablations --quick         # a trial of all code, in two minutes, that records nothing
 
-Trains small text-to-image models on the latents of the trained autoencoder (`python -m flowcourse.shapes.train
+Trains small text-to-image models on the latents of the trained autoencoder (`python -m flowcourse.shapes
 autoencoder`), and writes flowcourse/ablations.json after each. It can be stopped at any time: a run that is done is a
 line of _build/ablations.jsonl and of the record, and is not run again. Variants of one seed share their batches'
 generator, their prompts and the noise of their samples.
@@ -15,7 +15,8 @@ generator, their prompts and the noise of their samples.
   cross-attention to a text encoder that has the weights which the text's stream has in the others.
 - "qk_norm": with and without, in bfloat16 under autocast at the usual rate and at five times that, and there in
   float32 too; 200 steps only, since without instructions for bfloat16 a CPU takes ten times as long.
-- "shift": few Euler steps on shifted times, for latents 8 x 8 and 16 x 16 of the same scenes. Training is not shifted.
+- "shift": few Euler steps on shifted times, for latents 8 x 8 and 16 x 16 of the same scenes. Only sampling
+  is shifted, not training.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from torch.optim import AdamW
 from benchmarks.resuming import Line, Lines, digest
 from flowcourse.shapes.captions import LONGEST, PROMPTS, Demand, describe, judge, prompts
 from flowcourse.shapes.detector import detect
-from flowcourse.shapes.model import TOKENIZER, TextToImage, guided
+from flowcourse.shapes.model import TOKENIZER, TextToImage, guided, moments
 from flowcourse.shapes.scenes import (
     BACKGROUNDS,
     COLORS,
@@ -50,7 +51,7 @@ from flowcourse.shapes.scenes import (
     sample,
     signed_distance,
 )
-from flowcourse.shapes.train import CAPTIONS, DROPPED, FOLDER, load_autoencoder, warm_then_decay
+from flowcourse.shapes.train import CAPTIONS, DROPPED, FOLDER, MORE, load_autoencoder, warm_then_decay
 from flowlib.autoencoder import Autoencoder
 from flowlib.fields import Field
 from flowlib.matching import cfm_loss
@@ -161,7 +162,7 @@ def load_pool(autoencoder: Autoencoder, k: int, budget: Budget) -> dict[str, Ten
     if not file.exists():
         g, latents, tokens = Generator().manual_seed(20), [], []
         for first in range(0, n, 500):
-            scenes = sample(min(500, n - first), generator=g)
+            scenes = sample(min(500, n - first), generator=g, mix=MORE)
             latents.append(autoencoder.encode(2 * enlarged(scenes, k) - 1))
             said = [TOKENIZER([*map(str, describe(scenes, generator=g))]) for _ in range(CAPTIONS)]
             tokens.append(torch.stack(said, dim=1))
@@ -386,7 +387,7 @@ def measured(
     found["obeyed"] = {}
     for skill in PROMPTS:
         demands = prompts(skill, budget.prompts, generator=g)
-        z = solved(net, demands, noise(len(demands), recipe, g), steps=budget.steps, method=EULER)
+        z = solved(net, demands, noise(len(demands), recipe, g), times=moments(budget.steps), method=EULER)
         found["obeyed"][skill] = sum(obeyed(z, demands, pool, autoencoder))
     if recipe in PARTS["shift"].values():
         found["shift"] = shifted(net, recipe, seed, pool, autoencoder, budget)

@@ -3,9 +3,9 @@
     python -m benchmarks.adherence            # everything that is not measured yet, about an hour of one CPU thread
     python -m benchmarks.adherence --quick    # a trial of all code, in a minute, that records nothing
 
-Measures the checkpoints that `flowcourse.shapes.train` and `flowcourse.shapes.student` made, and writes
-flowcourse/adherence.json after each measurement. It can be stopped at any time: what is measured is a line of
-_build/adherence.jsonl, which knows the weights by their digest, so that other weights are measured anew.
+Measures the checkpoints that `python -m flowcourse.shapes` made, and writes flowcourse/adherence.json after each
+measurement. It can be stopped at any time: what is measured is a line of _build/adherence.jsonl, which knows the
+weights by their digest, so that other weights are measured anew.
 
 - "chosen": guidance scale and steps, on captions as training shows them. Of all that are no worse than the best by more
   than the standard error of a share, those with the fewest steps, and then with the greatest share.
