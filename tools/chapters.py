@@ -76,7 +76,8 @@ def header(n: int | str, stem: str, root: Path = ROOT) -> Header:
             f"book/source/{stem}.md, line 1: the header needs `chapter` with `question` and `flowlib`"
         )
     rooms = ", ".join(f"`{name}`" for name in said["flowlib"])
-    needs = tuple(said.get("needs", range(max(1, n - 1), n)))
+    before = range(max(1, n - 1), n) if isinstance(n, int) else ()
+    needs = tuple(said.get("needs", before))
     return Header(n, stem, title[1], said["question"], rooms, needs)
 
 
