@@ -1,11 +1,12 @@
 """How well the trained text-to-image model and its student obey their prompts: the numbers that chapter 10 claims.
 
-    python -m benchmarks.adherence            # everything that is not measured yet, about an hour of one CPU thread
-    python -m benchmarks.adherence --quick    # a trial of all code, in a minute, that records nothing
+    python -m benchmarks.adherence                            # of the networks that come with the course
+    python -m benchmarks.adherence --folder _build/shapes     # of the checkpoints of `python -m flowcourse.shapes`
+    python -m benchmarks.adherence --quick                    # a trial of all code, in a minute, that records nothing
 
-Measures the checkpoints that `python -m flowcourse.shapes` made, and writes flowcourse/adherence.json after each
-measurement. It can be stopped at any time: what is measured is a line of _build/adherence.jsonl, which knows the
-weights by their digest, so that other weights are measured anew.
+Takes more than an hour of one CPU thread, and writes flowcourse/adherence.json after each measurement. It can be
+stopped at any time: what is measured is a line of _build/adherence.jsonl, which knows the weights by their digest, so
+that other weights are measured anew.
 
 - "chosen": guidance scale and steps, on captions as training shows them. Of all that are no worse than the best by more
   than the standard error of a share, those with the fewest steps, and then with the greatest share.
@@ -34,6 +35,7 @@ from torch import Generator
 
 from benchmarks.resuming import Line, Lines, digest
 from flowcourse.intervals import wilson
+from flowcourse.shapes import shipped
 from flowcourse.shapes.captions import PROMPTS, Demand, describe, prompts
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.faults import FAULTS, fault
@@ -75,16 +77,22 @@ class Networks(NamedTuple):
     snapshots: list[tuple[int, TextToImage]]
 
 
-def networks(folder: Path) -> Networks:
-    """The trained networks, from their checkpoints."""
-    teacher, snapshots = load_model(folder), []
-    for file in sorted((folder / "snapshots").glob("*.safetensors")):
+def networks(folder: Path | None = None) -> Networks:
+    """The networks that come with the course, or those of checkpoints in a folder, where snapshots always are."""
+    if folder is None:
+        autoencoder, teacher = shipped.autoencoder(), shipped.model()
+        student = shipped.student() if shipped.here("student") else None
+        steps = shipped.training()["model"]["runs"]["model"]["steps"]
+    else:
+        autoencoder, teacher = load_autoencoder(folder), load_model(folder)
+        student = load_student(folder) if (folder / "student.safetensors").exists() else None
+        steps = steps_done(folder / "model.safetensors")
+    snapshots = []
+    for file in sorted(((folder or FOLDER) / "snapshots").glob("*.safetensors")):
         net = TextToImage(teacher.field.config, generator=Generator()).eval().requires_grad_(False)
         net.load_state_dict(load_file(file))
         snapshots.append((int(file.stem), net))
-    snapshots.append((steps_done(folder / "model.safetensors"), teacher))
-    student = load_student(folder) if (folder / "student.safetensors").exists() else None
-    return Networks(load_autoencoder(folder), teacher, student, snapshots)
+    return Networks(autoencoder, teacher, student, [*snapshots, (steps, teacher)])
 
 
 # What is measured
@@ -224,7 +232,7 @@ def show(record: Line) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints")
+    parser.add_argument("--folder", type=Path, help="of checkpoints, instead of what the course comes with")
     parser.add_argument("--quick", action="store_true", help="a trial that records nothing")
     told = parser.parse_args(arguments)
     torch.set_num_threads(1)

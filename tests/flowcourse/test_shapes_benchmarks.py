@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d
 from benchmarks import ablations, adherence
 from benchmarks.ablations import PARTS, QUICK, Recipe
 from benchmarks.resuming import Lines, digest
-from flowcourse.shapes import train
+from flowcourse.shapes import shipped, train
 from flowcourse.shapes.captions import PROMPTS, judge, parse
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.model import CONFIG, TOKENIZER, TextToImage
@@ -237,7 +237,7 @@ def test_a_random_model_is_drawn_and_judged(autoencoder: Autoencoder):
     assert all(it["n"] == 2 and it["obeyed"] + sum(it["faults"].values()) == 2 for it in found.values())
 
 
-def test_the_folders_checkpoints_are_measured(tmp_path: Path):
+def test_checkpoints_are_measured_or_what_is_shipped(tmp_path: Path, monkeypatch):
     nets = {"model": TextToImage(generator=generator()), "autoencoder": Autoencoder(generator=generator())}
     nets["decoder"] = nets["autoencoder"].decoder
     for name, net in nets.items():
@@ -250,3 +250,10 @@ def test_the_folders_checkpoints_are_measured(tmp_path: Path):
     for name, x in nets["model"].state_dict().items():
         assert torch.equal(last[name], x) and torch.equal(kept[name], x.half().float())
     assert digest(found.autoencoder) == digest(nets["autoencoder"])
+
+    shipped.ship(tmp_path, tmp_path / "shipped")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "shipped")
+    monkeypatch.setattr(adherence, "FOLDER", tmp_path)
+    packed = adherence.networks()
+    assert [steps for steps, _ in packed.snapshots] == [7, 7] and packed.student is None
+    assert digest(packed.teacher) == digest(shipped.model()) != digest(found.teacher)
