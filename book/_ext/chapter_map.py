@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
-WIDTH, BOX, HEIGHT, GAP = 360, 108, 66, 32  # of the picture, of a box, and between two rows
-LINE = 15  # letters in a line of a box
+WIDTH, BOX, HEIGHT, GAP = 360, 114, 66, 32  # of the picture, of a box, and between two rows
+LINE = 16  # letters in a line of a box
 
 Place = tuple[float, float]
 
