@@ -4,7 +4,8 @@ An output is whole by itself: it holds every script and style sheet that it need
 attribute `data-flow`. Where many outputs share a page, as in the book, a build step keeps the first of equal ones.
 
 Scripts are written as ES modules. Inside a page there is no file to import from, so each becomes a classic script
-that takes its imports from the object `flowcourse` and leaves its exports there, under the name of its file.
+that takes its imports from the object `flowcourse` and leaves its exports there, under the name of its file, and its
+own text, as a function, in `flowcourse.sources`: a worker can be made of that (explorables/background.js).
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def linked(path: str) -> str:
     body = EXPORT.sub("", IMPORT.sub(taken, source))
     name = posixpath.basename(path).removesuffix(".js")
     opening = '"use strict";\nconst flowcourse = (globalThis.flowcourse ??= {});'
-    return f"(() => {{\n{opening}\n{body}\nflowcourse.{name} = {{ {exports} }};\n}})();"
+    kept = f"(flowcourse.sources ??= {{}}).{name} = source;"
+    return f"(function source() {{\n{opening}\n{body}\nflowcourse.{name} = {{ {exports} }};\n{kept}\n}})();"
 
 
 def scripts(*paths: str, then: str = "") -> str:

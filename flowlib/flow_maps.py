@@ -97,7 +97,7 @@ def jump(
     if times is None:
         steps = 1 if steps is None else steps
         checks.whole(steps=steps)
-        times = torch.linspace(0, 1, steps + 1)
+        times = torch.linspace(0, 1, steps + 1, dtype=dtype)
     elif steps is not None:
         raise ValueError(f"expected steps or times, not both; got steps={steps} and {len(times)} times")
     elif times.ndim != 1 or len(times) < 2:

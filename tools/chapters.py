@@ -2,8 +2,11 @@
 
     python -m tools.chapters NUMBER TITLE    lay out a chapter: source, exercises, their tests, and its line in _toc.yml
 
-The header of `book/source/NN-NAME.md` holds, below `chapter`, its question and the modules of flowlib that it opens.
-tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md.
+The header of `book/source/NN-NAME.md` holds, below `chapter`, its question, the modules of flowlib that it opens
+and, as `needs`, the chapters that its main line builds on (the one before it, if it does not say).
+tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md. The page before
+chapter 1, `00-NAME.md`, comes first in them; any other file of book/source that does not begin with a chapter's
+number is a page that becomes a notebook like the chapters and is in no table.
 """
 
 from __future__ import annotations
@@ -39,16 +42,17 @@ class ChapterError(ValueError):
 class Header:
     """What the tables say of a chapter."""
 
-    number: int
+    number: int | str
     stem: str
     title: str
     question: str
     rooms: str
+    needs: tuple[int, ...]
 
 
 def number_of(file: Path) -> int | None:
-    """The number of a chapter, with which its file begins; None for other files."""
-    found = re.match(r"0*(\d+)-", file.name)
+    """The number of a chapter, from 1, with which its file begins; None for a page that is no chapter."""
+    found = re.match(r"0*([1-9]\d*)-", file.name)
     return int(found[1]) if found else None
 
 
@@ -58,8 +62,8 @@ def stems(root: Path = ROOT) -> dict[int, str]:
     return {n: file.stem for file in files if (n := number_of(file)) is not None}
 
 
-def header(n: int, stem: str, root: Path = ROOT) -> Header:
-    """The header of a chapter.
+def header(n: int | str, stem: str, root: Path = ROOT) -> Header:
+    """The header of a chapter, or of the page before them.
 
     Raises:
         ChapterError: it lacks the title, the question or the modules.
@@ -72,7 +76,9 @@ def header(n: int, stem: str, root: Path = ROOT) -> Header:
             f"book/source/{stem}.md, line 1: the header needs `chapter` with `question` and `flowlib`"
         )
     rooms = ", ".join(f"`{name}`" for name in said["flowlib"])
-    return Header(n, stem, title[1], said["question"], rooms)
+    before = range(max(1, n - 1), n) if isinstance(n, int) else ()
+    needs = tuple(said.get("needs", before))
+    return Header(n, stem, title[1], said["question"], rooms, needs)
 
 
 def tables(root: Path = ROOT) -> dict[Path, str]:
@@ -83,7 +89,8 @@ def tables(root: Path = ROOT) -> dict[Path, str]:
     """
     made = {}
     files = {root / name: form for name, form in TABLES.items() if (root / name).exists()}
-    headers = [header(n, stem, root) for n, stem in stems(root).items()] if files else []
+    before = [("Start here:", file.stem) for file in sorted((root / "book" / "source").glob("00-*.md"))]
+    headers = [header(n, stem, root) for n, stem in [*before, *stems(root).items()]] if files else []
     for file, (head, row) in files.items():
         table = head + "".join(row.format(**vars(each)) for each in headers)
         text = file.read_text(encoding="utf-8")

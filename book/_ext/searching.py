@@ -22,7 +22,17 @@ VOID = {"br", "hr", "img", "input", "link", "meta", "col", "wbr", "source"}
 HEAVY = re.compile(
     r"<(script|style|svg|template)\b.*?</\1>", re.DOTALL
 )  # most of a page, and nothing to read
-SKIPPED = {"headerlink", "cell", "katex-html", "eqno", "copy", "neighbors", "qed", "section-number"}
+SKIPPED = {
+    "headerlink",
+    "cell",
+    "highlight",
+    "katex-html",
+    "eqno",
+    "copy",
+    "neighbors",
+    "qed",
+    "section-number",
+}
 
 
 class Reader(HTMLParser):

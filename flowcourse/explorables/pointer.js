@@ -52,14 +52,16 @@ export function handles(panel, { find, move, tap, drop, anywhere, cursor, hover 
   return state;
 }
 
-// `tap(X, Y)` where a pointer is pressed and let go, `along(X, Y)` about every 6 pixels of a stroke. What `begin()` returned goes
-// to `undo` when the browser takes the pointer away, as it does when a finger scrolls.
+// `tap(X, Y)` where a pointer is pressed and let go, `along(X, Y)` about every 6 pixels of a stroke. What `begin(X, Y, event)`
+// returned goes to `undo` when the browser takes the pointer away, as it does when a finger scrolls; false is no stroke at all.
 export function strokes({ canvas }, { begin, tap, along, undo }) {
   let last, kept, moved;
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button) return;
-    last = place(canvas, event);
-    kept = begin();
+    const at = place(canvas, event);
+    kept = begin(...at, event);
+    if (kept === false) return;
+    last = at;
     moved = false;
     canvas.setPointerCapture(event.pointerId);
   });

@@ -14,6 +14,7 @@ from flowcourse.scenes.paths import paths_explorer
 from flowcourse.scenes.prompt import prompt_box
 from flowcourse.scenes.solver import solver_explorer
 from flowcourse.scenes.spacetime import spacetime_explorer
+from flowcourse.scenes.trainer import trainer_board
 from flowcourse.scenes.variables import change_of_variables_explorer
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "prompt_box",
     "solver_explorer",
     "spacetime_explorer",
+    "trainer_board",
 ]

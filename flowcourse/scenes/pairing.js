@@ -1,6 +1,7 @@
 // Noises and data of the plane in straight pairs, the best ones within batches: what the pairs cost, and which of them would
 // cost less if they swapped partners.
 
+import { assignment } from "../explorables/assignment.js";
 import { hue } from "../explorables/drawing.js";
 import { memory } from "../explorables/memory.js";
 import { decode16 } from "../explorables/numerics.js";
@@ -10,42 +11,6 @@ import { fixed } from "../explorables/words.js";
 const NEAR = 18; // pixels from a point at which a hand takes it
 const ROUNDING = 1e-9; // a swap that gains less gains nothing
 
-// For each column the row that it is given, by an assignment of the least total cost: one shortest augmenting path for each
-// row, with potentials u and v that keep costs[i][j] - u[i] - v[j] >= 0 (Jonker and Volgenant 1987). Column n is where a path
-// starts.
-export function assignment(costs) {
-  const n = costs.length;
-  const u = new Float64Array(n);
-  const v = new Float64Array(n + 1);
-  const row = new Int32Array(n + 1).fill(-1);
-  for (let i = 0; i < n; i++) {
-    const least = new Float64Array(n).fill(Infinity);
-    const before = new Int32Array(n); // the column from which the path came
-    const done = new Uint8Array(n + 1);
-    let at = n;
-    row[n] = i;
-    while (row[at] >= 0) {
-      done[at] = 1;
-      let gap = Infinity;
-      let next = -1;
-      for (let j = 0; j < n; j++) {
-        if (done[j]) continue;
-        const reduced = costs[row[at]][j] - u[row[at]] - v[j];
-        if (reduced < least[j]) [least[j], before[j]] = [reduced, at];
-        if (least[j] < gap) [gap, next] = [least[j], j];
-      }
-      for (let j = 0; j <= n; j++)
-        if (done[j]) {
-          u[row[j]] += gap;
-          v[j] -= gap;
-        } else if (j < n) least[j] -= gap;
-      at = next;
-    }
-    for (; at !== n; at = before[at]) row[at] = row[before[at]];
-  }
-  return [...row.slice(0, n)];
-}
-
 const squared = (a, i, b, j) => (a[2 * i] - b[2 * j]) ** 2 + (a[2 * i + 1] - b[2 * j + 1]) ** 2;
 
 // For each datum the number of the noise that it is paired with: the best pairs within batches of this size, in order
@@ -53,8 +18,8 @@ export function pairedWithin(size, noises, data) {
   const partners = [];
   for (let first = 0; 2 * first < data.length; first += size) {
     const batch = Array.from({ length: Math.min(size, data.length / 2 - first) }, (_, i) => first + i);
-    const costs = batch.map((i) => batch.map((j) => squared(noises, i, data, j)));
-    partners.push(...assignment(costs).map((i) => first + i));
+    const costs = batch.flatMap((i) => batch.map((j) => squared(noises, i, data, j)));
+    partners.push(...[...assignment(costs)].map((i) => first + i));
   }
   return partners;
 }

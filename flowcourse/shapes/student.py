@@ -17,6 +17,7 @@ from torch.nn.functional import mse_loss
 
 from flowcourse.shapes.captions import describe
 from flowcourse.shapes.model import CONFIG, LATENT, PIECES, TOKENIZER, TextToImage, guided, moments
+from flowcourse.shapes.optimizer import has_bfloat16
 from flowcourse.shapes.scenes import sample
 from flowcourse.shapes.train import FOLDER, learn, load_average, load_model
 from flowlib.fields import Field
@@ -51,7 +52,7 @@ def load_trajectories(folder: Path, n: int, scale: float, *, part: int = 2000) -
         if not file.exists():
             g = Generator().manual_seed(5 + k)
             tokens = TOKENIZER([*map(str, describe(sample(part, generator=g), generator=g))])
-            with torch.autocast("cpu", torch.bfloat16):  # errs less than the steps do
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):  # errs less than the steps do
                 solved = [trajectories(net, some, scale, generator=g).half() for some in tokens.split(250)]
             file.parent.mkdir(exist_ok=True)
             save_file({"x": torch.cat(solved), "tokens": tokens.byte()}, file.with_suffix(".part"))

@@ -25,7 +25,7 @@ from flowcourse.intervals import wilson
 from flowcourse.shapes.captions import PROMPTS, describe, judge, prompts
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.model import TOKENIZER, TextToImage, draw
-from flowcourse.shapes.optimizer import MuonAdamW
+from flowcourse.shapes.optimizer import MuonAdamW, has_bfloat16
 from flowcourse.shapes.scenes import Scene, render, sample
 from flowlib.autoencoder import Autoencoder
 from flowlib.fields import Field
@@ -257,7 +257,7 @@ def learn(
     accept_changes: bool = False,
     progress: bool = True,
 ) -> None:
-    """Fit model or student, from the last checkpoint on: Muon at the rate 2e-3, in bfloat16, with a log beside it."""
+    """Fit model or student, from the last checkpoint on: Muon at the rate 2e-3, with a log beside it."""
     fit(
         net,
         Log(checkpoint).of(loss),
@@ -266,7 +266,7 @@ def learn(
         schedule=warm_then_decay,
         optimizer=MuonAdamW,
         clip=1.0,
-        autocast=torch.bfloat16,
+        autocast=torch.bfloat16 if has_bfloat16() else None,
         compile=compile,
         generator=generator,
         checkpoint=checkpoint,

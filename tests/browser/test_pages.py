@@ -264,11 +264,39 @@ def test_searching_finds_the_theorem_and_leads_to_it(visit: Visitor, protocol: s
 
 
 def test_searching_for_what_is_nowhere_says_so(visit: Visitor) -> None:
-    page = visit("search.html?q=continuity+zebra+%3Cb%3E").page
-    assert "Nothing has all of these words: continuity zebra <b>" in (
-        page.locator("#search-results").text_content() or ""
-    )
+    page = visit("search.html?q=quagga+zebra+%3Czzz%3E").page
+    told = page.locator("#search-results").text_content() or ""
+    assert told == "Nothing has all of these words: quagga zebra <zzz>"
     assert page.locator("#search-results li").count() == 0
+
+
+def test_where_nothing_has_all_words_those_with_most_are_shown(visit: Visitor) -> None:
+    page = visit("search.html?q=continuity+equation+zebra").page
+    told = page.locator("#search-results > p").text_content() or ""
+    assert re.fullmatch(
+        r"Nothing has all of these words: continuity equation zebra\. Some of them are in \d+ places.*:", told
+    )
+    first = page.locator("#search-results li a").first.text_content() or ""
+    assert "Continuity equation" in first
+
+
+@pytest.mark.parametrize(
+    ("typed", "place"),
+    [
+        ("cfg", "Guidance without a classifier"),
+        ("matching loss", "Flow matching"),
+        ("log determinant", "Composition adds log-determinants"),
+        ("hutchinson", "Hutchinson’s estimate"),
+        ("guidance scale", "Guidance scales"),
+        ("ode solver", "solver"),
+        ("adjoint method", "adjoint"),
+    ],
+)
+def test_what_readers_type_is_among_the_first_places(visit: Visitor, typed: str, place: str) -> None:
+    page = visit(f"search.html?q={typed}").page
+    page.locator("#search-results li").first.wait_for()
+    titles = page.locator("#search-results li > a").all_text_contents()[:5]
+    assert any(place in title for title in titles), titles
 
 
 def test_menus_of_a_phone_open_and_close_by_keyboard_and_touch(visit: Visitor) -> None:

@@ -26,6 +26,7 @@ SCENES = (
     "prompt",
     "solver",
     "spacetime",
+    "trainer",
     "variables",
 )
 HAND = Path(__file__).with_name("hand.js")

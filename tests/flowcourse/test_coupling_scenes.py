@@ -36,7 +36,7 @@ def tensor(numbers, *shape):
 @pytest.mark.parametrize("seed", range(4))
 def test_assignments_are_the_best_ones(browser, n, seed):
     costs = drawn(n, n, seed=seed) * 10**seed  # negative ones too
-    rows = browser("assignment(costs)", costs=costs.tolist())
+    rows = browser("[...assignment(costs)]", costs=costs.flatten().tolist())
     assert sorted(rows) == list(range(n))
     best = costs.numpy()[linear_sum_assignment(costs.numpy())].sum()
     assert sum(costs[i, j].item() for j, i in enumerate(rows)) == pytest.approx(best, rel=1e-12, abs=1e-12)
@@ -44,7 +44,7 @@ def test_assignments_are_the_best_ones(browser, n, seed):
 
 def test_assignments_of_equal_costs_are_permutations_of_the_least_cost(browser):
     costs = torch.randint(0, 3, (30, 30), generator=torch.Generator().manual_seed(0))
-    rows = browser("assignment(costs)", costs=costs.tolist())
+    rows = browser("[...assignment(costs)]", costs=costs.flatten().tolist())
     assert sorted(rows) == list(range(30))
     best = costs.numpy()[linear_sum_assignment(costs.numpy())].sum()
     assert sum(costs[i, j].item() for j, i in enumerate(rows)) == best

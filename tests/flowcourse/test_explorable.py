@@ -33,6 +33,7 @@ from flowcourse.scenes import (
     power_diagram,
     solver_explorer,
     spacetime_explorer,
+    trainer_board,
 )
 from flowcourse.scenes.flow import described_field
 from flowlib.data import GaussianMixture
@@ -242,6 +243,7 @@ EXPLORABLES = {
     "pairing": pairing_board,
     "cells": power_diagram,
     "guidance": guidance_board,
+    "trainer": trainer_board,
 }
 DRAWN = {name: make for name, make in EXPLORABLES.items() if name != "frames"}
 
@@ -407,6 +409,7 @@ TEXTS = {
     "variables": change_of_variables_explorer,
     "pairing": pairing_board,
     "cells": power_diagram,
+    "trainer": trainer_board,
     "guidance": lambda **texts: guidance_board(classes={"</script><b>": [0], "1": [1, 2]}, **texts),
 }
 

@@ -51,8 +51,10 @@ def test_a_new_chapter_touches_six_places_and_is_in_step(copy: Path):
         "README.md",
         "book/intro.md",
     }
-    assert not any(b"{{" in text for file, text in after.items() if f"{NEXT:02d}" in file.name)
-    contents = yaml.safe_load((copy / "_toc.yml").read_text())["parts"][0]["chapters"]
+    laid_out = [text for file, text in after.items() if file not in before]
+    assert not any(b"{{" in text for text in laid_out)
+    parts = yaml.safe_load((copy / "_toc.yml").read_text())["parts"]
+    [contents] = [part["chapters"] for part in parts if part.get("numbered")]
     assert contents[-1] == {"file": f"book/{NEXT:02d}-{STEM}"}
     assert (
         f"| {NEXT} | [A New Title: couplings]({NEXT:02d}-{STEM}.ipynb) |"
@@ -76,6 +78,22 @@ def test_a_new_chapter_runs_and_its_exercises_are_tested(copy: Path):
             [sys.executable, *command], cwd=copy, env=surroundings, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_page_without_a_chapters_number_is_a_notebook_and_in_no_table(copy: Path):
+    before = files(copy)
+    for name in ("another", "a-page"):
+        page = f"# A page\n\n:::{{prf:lemma}}\n:label: {name}\nOne.\n:::\n"
+        (copy / "book" / "source" / f"{name}.md").write_text(page)
+    assert notebooks.main([], copy) == 0
+    after = files(copy)
+    assert {path.relative_to(copy).as_posix() for path in after if after[path] != before.get(path)} == {
+        f"book/{file}" for name in ("another", "a-page") for file in (f"{name}.ipynb", f"source/{name}.md")
+    }
+    for name in ("another", "a-page"):
+        assert "**Lemma 1**" in (copy / "book" / f"{name}.ipynb").read_text()
+    assert chapters.stems(copy) == chapters.stems()
+    assert chapters.main([str(NEXT), TITLE], copy) == 0  # its number is the next chapter's
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,240 @@
+"""How well the trained text-to-image model and its student obey their prompts: the numbers that chapter 10 claims.
+
+    python -m benchmarks.adherence            # everything that is not measured yet, about an hour of one CPU thread
+    python -m benchmarks.adherence --quick    # a trial of all code, in a minute, that records nothing
+
+Measures the checkpoints that `python -m flowcourse.shapes` made, and writes flowcourse/adherence.json after each
+measurement. It can be stopped at any time: what is measured is a line of _build/adherence.jsonl, which knows the
+weights by their digest, so that other weights are measured anew.
+
+- "chosen": guidance scale and steps, on captions as training shows them. Of all that are no worse than the best by more
+  than the standard error of a share, those with the fewest steps, and then with the greatest share.
+- "teacher" and "student": for each skill how many of 1,000 pictures obey, Wilson's interval, and what is wrong with the
+  others. The student takes 4 steps, without guidance.
+- "scales" and "steps": the same with 200 pictures at other scales, or other numbers of steps, than the chosen ones.
+- "learning": the same with 300 pictures for each snapshot of the model's weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Generator
+
+from benchmarks.resuming import Line, Lines, digest
+from flowcourse.intervals import wilson
+from flowcourse.shapes.captions import PROMPTS, Demand, describe, prompts
+from flowcourse.shapes.detector import detect
+from flowcourse.shapes.faults import FAULTS, fault
+from flowcourse.shapes.model import TextToImage, draw
+from flowcourse.shapes.scenes import sample
+from flowcourse.shapes.student import load_student
+from flowcourse.shapes.train import FOLDER, load_autoencoder, load_model, steps_done
+from flowlib.autoencoder import Autoencoder
+
+DATA = Path(__file__).resolve().parent.parent / "flowcourse" / "adherence.json"
+BUILD = Path("_build")
+JUMPS = 4  # of the student
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many pictures: of all captions for the choice, and else of each skill; and what is tried."""
+
+    choice: int = 500
+    table: int = 1000
+    sweep: int = 200
+    learning: int = 300
+    scales: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0)
+    steps: tuple[int, ...] = (2, 4, 8, 12, 20, 32)
+    jumps: tuple[int, ...] = (1, 2, 4, 8)
+    chosen_scales: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0, 5.0)
+    chosen_steps: tuple[int, ...] = (12, 20, 32)
+
+
+QUICK = Budget(6, 3, 2, 2, (1.0, 3.0), (1, 2), (1, 4), (2.0, 3.0), (2, 3))
+
+
+class Networks(NamedTuple):
+    """All that is measured; a student and snapshots (steps, model) may be missing."""
+
+    autoencoder: Autoencoder
+    teacher: TextToImage
+    student: TextToImage | None
+    snapshots: list[tuple[int, TextToImage]]
+
+
+def networks(folder: Path) -> Networks:
+    """The trained networks, from their checkpoints."""
+    teacher, snapshots = load_model(folder), []
+    for file in sorted((folder / "snapshots").glob("*.safetensors")):
+        net = TextToImage(teacher.field.config, generator=Generator()).eval().requires_grad_(False)
+        net.load_state_dict(load_file(file))
+        snapshots.append((int(file.stem), net))
+    snapshots.append((steps_done(folder / "model.safetensors"), teacher))
+    student = load_student(folder) if (folder / "student.safetensors").exists() else None
+    return Networks(load_autoencoder(folder), teacher, student, snapshots)
+
+
+# What is measured
+
+
+def judged(
+    net: TextToImage,
+    autoencoder: Autoencoder,
+    demands: Sequence[Demand],
+    scale: float,
+    steps: int,
+    g: Generator,
+) -> Line:
+    """How many pictures obey, and how many have which fault."""
+    faults: Counter[str] = Counter()
+    for first in range(0, len(demands), 100):
+        some = demands[first : first + 100]
+        pictures = draw(net, autoencoder, [*map(str, some)], guidance_scale=scale, steps=steps, generator=g)
+        faults.update(filter(None, map(fault, detect(pictures), some)))
+    return {
+        "obeyed": len(demands) - faults.total(),
+        "n": len(demands),
+        "faults": {name: faults[name] for name in FAULTS if faults[name]},
+    }
+
+
+def by_skill(net: TextToImage, autoencoder: Autoencoder, n: int, scale: float, steps: int, seed: int) -> Line:
+    """`judged` for n prompts of each skill; with one seed the prompts and the noise are the same for all networks."""
+    found = {}
+    for k, skill in enumerate(PROMPTS):
+        g = Generator().manual_seed(100 * seed + k)
+        found[skill] = judged(net, autoencoder, prompts(skill, n, generator=g), scale, steps, g)
+    return found
+
+
+def on_training(net: TextToImage, autoencoder: Autoencoder, n: int, scale: float, steps: int) -> Line:
+    """`judged` for n captions of scenes as training shows them."""
+    g = Generator().manual_seed(50)
+    return judged(net, autoencoder, describe(sample(n, generator=g), generator=g), scale, steps, g)
+
+
+def choose(tried: Iterable[tuple[float, int, Line]]) -> tuple[float, int]:
+    """Of (scale, steps, found) those that the docstring of this file says."""
+    rows = [(found["obeyed"] / found["n"], found["n"], scale, steps) for scale, steps, found in tried]
+    best, n, *_ = max(rows)
+    good = [row for row in rows if row[0] >= best - math.sqrt(best * (1 - best) / n)]
+    _, _, scale, steps = min(good, key=lambda row: (row[3], -row[0]))
+    return scale, steps
+
+
+def measure(nets: Networks, lines: Lines, budget: Budget) -> Iterable[Line]:
+    """The record as far as it is measured, again after each measurement."""
+    record: Line = {
+        "machine": f"one thread of a {platform.machine()} CPU, torch {torch.__version__.split('+')[0]}",
+        "settings": asdict(budget),
+        "digests": {"autoencoder": digest(nets.autoencoder), "teacher": digest(nets.teacher)},
+    }
+    decoder = digest(nets.autoencoder)
+
+    def skills(net: TextToImage, n: int, scale: float, steps: int, seed: int) -> Line:
+        """By skill, with Wilson's interval of the share."""
+        of = {"net": [digest(net), decoder], "n": n, "scale": scale, "steps": steps, "seed": seed}
+        found = lines.once(of, partial(by_skill, net, nets.autoencoder, n, scale, steps, seed))
+        return {
+            skill: it | {"interval": [round(end, 4) for end in wilson(it["obeyed"], it["n"])]}
+            for skill, it in found.items()
+        }
+
+    tried = []
+    for scale in budget.chosen_scales:
+        for steps in budget.chosen_steps:
+            of = {
+                "net": [digest(nets.teacher), decoder],
+                "captions": budget.choice,
+                "scale": scale,
+                "steps": steps,
+            }
+            found = lines.once(
+                of, partial(on_training, nets.teacher, nets.autoencoder, budget.choice, scale, steps)
+            )
+            tried.append((scale, steps, found))
+    w, steps = choose(tried)
+    record["chosen"] = {
+        "guidance scale": w,
+        "steps": steps,
+        "tried": [{"guidance scale": s, "steps": k} | found for s, k, found in tried],
+    }
+    yield record
+    record["teacher"] = {
+        "guidance scale": w,
+        "steps": steps,
+        "skills": skills(nets.teacher, budget.table, w, steps, 1),
+    }
+    yield record
+    if nets.student is not None:
+        record["digests"]["student"] = digest(nets.student)
+        found = skills(nets.student, budget.table, 1.0, JUMPS, 1)
+        record["student"] = {"guidance scale": None, "steps": JUMPS, "skills": found}
+        yield record
+        record["student steps"] = {}
+        for jumps in budget.jumps:
+            record["student steps"][f"{jumps}"] = skills(nets.student, budget.sweep, 1.0, jumps, 2)
+            yield record
+    record["scales"] = {}
+    for scale in budget.scales:
+        record["scales"][f"{scale:g}"] = skills(nets.teacher, budget.sweep, scale, steps, 2)
+        yield record
+    record["steps"] = {}
+    for k in budget.steps:
+        record["steps"][f"{k}"] = skills(nets.teacher, budget.sweep, w, k, 2)
+        yield record
+    record["learning"] = {}
+    for done, net in nets.snapshots:
+        record["learning"][f"{done}"] = skills(net, budget.learning, w, steps, 3)
+        yield record
+
+
+def commonest(skills: Line) -> list[tuple[str, int]]:
+    """The faults of all skills together, the commonest first."""
+    total: Counter[str] = Counter()
+    for it in skills.values():
+        total.update(it["faults"])
+    return total.most_common()
+
+
+def show(record: Line) -> None:
+    for name in ("teacher", "student"):
+        if name not in record:
+            continue
+        of = record[name]
+        print(f"\n{name}: {of['steps']} steps, guidance {of['guidance scale']}")
+        for skill, it in of["skills"].items():
+            low, high = it["interval"]
+            print(f"{skill:22} {it['obeyed'] / it['n']:6.1%}   {low:.1%} to {high:.1%}")
+        print("   ".join(f"{fault}: {n}" for fault, n in commonest(of["skills"])))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints")
+    parser.add_argument("--quick", action="store_true", help="a trial that records nothing")
+    told = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    lines = Lines(BUILD / f"adherence{'-quick' if told.quick else ''}.jsonl")
+    record: Line = {}
+    for record in measure(networks(told.folder), lines, QUICK if told.quick else Budget()):
+        if not told.quick:
+            DATA.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    show(record)
+
+
+if __name__ == "__main__":
+    main()
