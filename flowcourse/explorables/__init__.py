@@ -91,7 +91,7 @@ class Explorable:
         title: a short heading above it.
         legend: pairs of a sample (SVG) and what it stands for.
         caption: an invitation to try something, and what will be seen.
-        lines: how many lines of text the numbers take on a wide page.
+        lines: how many lines of text the numbers take on a wide page; 0 if the stage has a place for them.
     """
 
     scene: str
@@ -133,11 +133,16 @@ class Explorable:
         legend = "".join(f"<span>{sample}{escape(words)}</span>" for sample, words in self.legend)
         legend = f'<p class="flow-legend">{legend}</p>' if legend else ""
         caption = f"<figcaption>{escape(self.caption)}</figcaption>" if self.caption else ""
+        readout = ""
+        if self.lines:
+            said = escape(said)
+            readout = (
+                f'<p class="flow-readout" style="--flow-lines:{self.lines}" aria-hidden="true">{said}</p>'
+            )
         body = (
             f"{title}{rows}{legend}"
             f'<div class="flow-controls">{"".join(control.html for control in self.controls)}</div>'
-            f'<p class="flow-readout" style="--flow-lines:{self.lines}" aria-hidden="true">{escape(said)}</p>'
-            f'<p class="flow-heard" aria-live="polite"></p>{caption}'
+            f'{readout}<p class="flow-heard" aria-live="polite"></p>{caption}'
         )
         spec = _json(self.spec).replace("<", r"\u003c")
         name = hashlib.sha256(f"{self.scene}{body}{spec}".encode()).hexdigest()[:10]

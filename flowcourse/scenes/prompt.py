@@ -120,12 +120,12 @@ def prompt_box(
         stage=_ask(caption, tries, said) + _stage(caption, seed, count, scale, method, bool(loaded)),
         title=title,
         caption=label,
-        lines=1,
+        lines=0,
     )
 
 
 def _ask(caption: str, tries: Sequence[str], said: str) -> str:
-    """The text field and what belongs to it; the first readout of a figure is the one that the engine writes to."""
+    """The text field and what belongs to it."""
     buttons = "".join(
         f'<button type="button" data-try="{escape(text)}">{escape(text)}</button>' for text in tries
     )
