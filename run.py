@@ -3,6 +3,7 @@
 
     python3 run.py book               set up, build the whole book and say where to open it
     python3 run.py serve [PORT]       the same, then serve it on this computer
+    python3 run.py pdf                the same, then print the whole book to _build/flow-models.pdf (needs Chromium)
     python3 run.py test               set up, then run every check there is
     python3 run.py notebooks          make book/*.ipynb and the tables of chapters again from book/source/*.md
     python3 run.py chapter N TITLE    lay out chapter N: source, exercises, their tests and the line in _toc.yml
@@ -365,6 +366,12 @@ def serve(port="8000"):
     raise Stop("The ports from %s on are taken: name another, as in: python3 run.py serve 9000" % port)
 
 
+def pdf():
+    """Build the book, then print all of it to one PDF; return the exit status."""
+    book()
+    return python("-m", "tools.pdf")
+
+
 def test():
     """Run every check, whatever fails, and close with a table; return the exit status."""
     plan = checks()
@@ -403,6 +410,7 @@ def main(arguments):
         ("book", 0): book,
         ("serve", 0): serve,
         ("serve", 1): serve,
+        ("pdf", 0): pdf,
         ("test", 0): test,
         ("notebooks", 0): generate,
         ("chapter", 2): chapter,

@@ -81,8 +81,11 @@ def flow_map(
     return x + expand_time(torch.as_tensor(t) - torch.as_tensor(s), x) * u
 
 
-def jump(u: AverageVelocity, x: Tensor, *, steps: int = 1, **cond: object) -> Tensor:
-    """From t = 0 to t = 1 in as many evaluations of an average velocity: x + (t - s) u(x, s, t), from time to time.
+def jump(
+    u: AverageVelocity, x: Tensor, *, steps: int | None = None, times: Tensor | None = None, **cond: object
+) -> Tensor:
+    """From time to time by an average velocity, x + (t - s) u(x, s, t), one evaluation each: from 0 to 1 in one step,
+    in as many equal steps, or at these times (N + 1,).
 
     With the true u any number of steps ends in the same place; with u(x, s, t) = v(x, s) this is Euler's method.
 
@@ -90,11 +93,16 @@ def jump(u: AverageVelocity, x: Tensor, *, steps: int = 1, **cond: object) -> Te
     tensor([[1.]])
     """
     checks.floating("x", x)
-    checks.whole(steps=steps)
-    times = torch.linspace(
-        0, 1, steps + 1, dtype=torch.promote_types(torch.float32, x.dtype), device=x.device
-    )
-    for s, t in itertools.pairwise(times):
+    dtype = torch.promote_types(torch.float32, x.dtype)
+    if times is None:
+        steps = 1 if steps is None else steps
+        checks.whole(steps=steps)
+        times = torch.linspace(0, 1, steps + 1, dtype=dtype)
+    elif steps is not None:
+        raise ValueError(f"expected steps or times, not both; got steps={steps} and {len(times)} times")
+    elif times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"times must be of shape (N + 1,) with N >= 1, got {tuple(times.shape)}")
+    for s, t in itertools.pairwise(times.to(x.device, dtype)):
         x = x + (t - s).to(x.dtype) * u(x, s, t, **cond)
     return x
 

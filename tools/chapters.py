@@ -2,8 +2,11 @@
 
     python -m tools.chapters NUMBER TITLE    lay out a chapter: source, exercises, their tests, and its line in _toc.yml
 
-The header of `book/source/NN-NAME.md` holds, below `chapter`, its question and the modules of flowlib that it opens.
-tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md.
+The header of `book/source/NN-NAME.md` holds, below `chapter`, its question, the modules of flowlib that it opens
+and, as `needs`, the chapters that its main line builds on (the one before it, if it does not say).
+tools/notebooks.py makes of these the tables between the marks in README.md and book/intro.md. A file of book/source
+that does not begin with a chapter's number, such as `NAME.md` or `00-NAME.md`, is a page: it becomes a notebook like
+the chapters and is in no table.
 """
 
 from __future__ import annotations
@@ -44,11 +47,12 @@ class Header:
     title: str
     question: str
     rooms: str
+    needs: tuple[int, ...]
 
 
 def number_of(file: Path) -> int | None:
-    """The number of a chapter, with which its file begins; None for other files."""
-    found = re.match(r"0*(\d+)-", file.name)
+    """The number of a chapter, from 1, with which its file begins; None for a page that is no chapter."""
+    found = re.match(r"0*([1-9]\d*)-", file.name)
     return int(found[1]) if found else None
 
 
@@ -72,7 +76,8 @@ def header(n: int, stem: str, root: Path = ROOT) -> Header:
             f"book/source/{stem}.md, line 1: the header needs `chapter` with `question` and `flowlib`"
         )
     rooms = ", ".join(f"`{name}`" for name in said["flowlib"])
-    return Header(n, stem, title[1], said["question"], rooms)
+    needs = tuple(said.get("needs", range(max(1, n - 1), n)))
+    return Header(n, stem, title[1], said["question"], rooms, needs)
 
 
 def tables(root: Path = ROOT) -> dict[Path, str]:

@@ -100,6 +100,8 @@ def choose(app: Sphinx, config: Config) -> None:
 
 def run_ahead(app: Sphinx, env: BuildEnvironment, names: list[str]) -> None:
     """Run the notebooks among the documents to be read that are not in the cache, side by side, and put them there."""
+    if app.config.nb_execution_mode != "cache":
+        return
     cache, waiting = get_cache(app.config.nb_execution_cache_path), []
     for name in sorted(names):
         file = Path(env.doc2path(name))

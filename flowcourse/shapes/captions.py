@@ -171,7 +171,7 @@ class _Reader:
 def describe(scenes: Sequence[Scene], *, generator: Generator | None = None) -> list[Demand]:
     """A true caption for each scene, as training shows it: what it mentions, and in which order, is drawn.
 
-    Colors are named for all objects (7 in 10), for none (2 in 10) or for one; a size is named 1 time in 4, the
+    Colors are named for all objects (6 in 10), for none (3 in 10) or for one; a size is named 1 time in 4, the
     background 1 in 5; two kinds are joined by a relation that holds or, half the time, by a bare "and". Two of one
     shape are always told apart by their colors.
     """
@@ -186,7 +186,7 @@ def _describe(
     background = scene.background if back < 0.2 else None
     objects = scene.objects if order < 0.5 else scene.objects[::-1]
     alike = all(o == replace(objects[0], center=o.center) for o in objects)
-    named = [True, True] if colors < 0.7 else [False, False] if colors < 0.9 else [which < 0.5, which >= 0.5]
+    named = [True, True] if colors < 0.6 else [False, False] if colors < 0.9 else [which < 0.5, which >= 0.5]
     if not alike and objects[0].shape == objects[1].shape:
         named = [True, True]
     things = [

@@ -1,18 +1,11 @@
-"""Train the text-to-image model of chapter 10, and measure how well it obeys:
+"""Training autoencoder and text-to-image model of chapter 10, and measuring how well the model obeys.
 
-    python -m flowcourse.shapes.train autoencoder     # about 25 minutes of one core
-    python -m flowcourse.shapes.train model           # hours on a CPU
-    python -m flowcourse.shapes.train evaluate
-    torchrun --nproc_per_node 4 -m flowcourse.shapes.train model     # the same on four GPUs, a batch on each
-
-Each command can be stopped at any time; called again it goes on where its last checkpoint was, and on as many threads
-it ends with the very bits of a run that was never interrupted. Checkpoints and logs, JSON lines, go to the folder
-`_build/shapes`.
+`python -m flowcourse.shapes` calls it.
 """
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import json
 import os
 import time
@@ -32,7 +25,7 @@ from flowcourse.intervals import wilson
 from flowcourse.shapes.captions import PROMPTS, describe, judge, prompts
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.model import TOKENIZER, TextToImage, draw
-from flowcourse.shapes.optimizer import MuonAdamW
+from flowcourse.shapes.optimizer import MuonAdamW, has_bfloat16
 from flowcourse.shapes.scenes import Scene, render, sample
 from flowlib.autoencoder import Autoencoder
 from flowlib.fields import Field
@@ -46,6 +39,11 @@ Net = TypeVar("Net", bound=nn.Module)
 CAPTIONS = 4  # of each scene of the pool
 SNAPSHOTS = [500 * 2**k for k in range(10)]  # steps after which the model's weights are kept
 DROPPED = 0.1  # how often the model is told nothing
+MORE = {
+    "one": 0.20,
+    "pair": 0.55,
+    "count": 0.25,
+}  # the mix of the pool: numbers are harder than single objects
 
 
 def pictures(n: int, generator: Generator) -> Tensor:
@@ -221,7 +219,7 @@ def make_pool(autoencoder: Autoencoder, n: int, generator: Generator) -> dict[st
     """n scenes as latents (n, 4, 8, 8) in half precision, with `CAPTIONS` captions of each: tokens (n, CAPTIONS, L)."""
     latents, tokens = [], []
     for k in range(0, n, 1000):
-        scenes = sample(min(1000, n - k), generator=generator)
+        scenes = sample(min(1000, n - k), generator=generator, mix=MORE)
         latents.append(autoencoder.encode(2 * render(scenes) - 1).half())
         said = [TOKENIZER([*map(str, describe(scenes, generator=generator))]) for _ in range(CAPTIONS)]
         tokens.append(torch.stack(said, dim=1).byte())
@@ -245,6 +243,38 @@ def warm_then_decay(fraction: float) -> float:
     how long a run is to be can still be decided while it stays.
     """
     return min(1.0, 100 * fraction + 1e-3, 4 * (1 - fraction))
+
+
+def learn(
+    net: nn.Module,
+    loss: Callable[..., Tensor],
+    checkpoint: Path,
+    *,
+    steps: int,
+    every: int,
+    generator: Generator,
+    compile: bool,
+    accept_changes: bool = False,
+    progress: bool = True,
+) -> None:
+    """Fit model or student, from the last checkpoint on: Muon at the rate 2e-3, with a log beside it."""
+    fit(
+        net,
+        Log(checkpoint).of(loss),
+        steps=steps,
+        lr=2e-3,
+        schedule=warm_then_decay,
+        optimizer=MuonAdamW,
+        clip=1.0,
+        autocast=torch.bfloat16 if has_bfloat16() else None,
+        compile=compile,
+        generator=generator,
+        checkpoint=checkpoint,
+        every=every,
+        resume=True,
+        accept_changes=accept_changes,
+        progress=progress,
+    )
 
 
 def train_model(
@@ -277,30 +307,25 @@ def train_model(
     times = logit_normal(-1.0)
 
     file = folder / "model.safetensors"
-    log = Log(file)
+    steps_so_far = itertools.count(steps_done(file))
 
     def loss(v: Field, g: Generator) -> Tensor:
-        if log.step in SNAPSHOTS and rank == 0 and log.step == steps_done(file):
+        step = next(steps_so_far)
+        if step in SNAPSHOTS and rank == 0 and step == steps_done(file):
             keep_snapshot(file)
         k = torch.randint(len(latents), (batch,), generator=g, device=where)
         said = tokens[k, torch.randint(CAPTIONS, (batch,), generator=g, device=where)].long()
         kept = torch.rand(batch, 1, generator=g, device=where) >= DROPPED
         return cfm_loss(v, latents[k].float(), times=times, generator=g, tokens=said * kept)
 
-    fit(
+    learn(
         net,
-        log.of(loss),
+        loss,
+        file,
         steps=steps,
-        lr=2e-3,
-        schedule=warm_then_decay,
-        optimizer=MuonAdamW,
-        clip=1.0,
-        autocast=torch.bfloat16,
-        compile=compile,
-        generator=Generator(where).manual_seed(1 + rank),
-        checkpoint=file,
         every=every,
-        resume=True,
+        generator=Generator(where).manual_seed(1 + rank),
+        compile=compile,
         accept_changes=accept_changes,
         progress=progress,
     )
@@ -364,55 +389,3 @@ def changed(autoencoder: Autoencoder, scenes: Sequence[Scene]) -> int:
 
 def _unordered(scene: Scene) -> tuple[str, list[tuple[str, str, str]]]:
     return scene.background, sorted((o.shape, o.color, o.size) for o in scene.objects)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flowcourse.shapes.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("what", choices=("autoencoder", "model", "evaluate"))
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of checkpoints and logs")
-    parser.add_argument("--steps", type=int, default=24_000, help="of the model's training")
-    parser.add_argument("--accept-changes", action="store_true", help="go on with another number of steps")
-    parser.add_argument("--eager", action="store_true", help="do not compile the model")
-    parser.add_argument("-n", type=int, default=200, help="prompts a skill")
-    parser.add_argument("--scale", type=float, default=3.0, help="of the guidance")
-    parser.add_argument("--all", action="store_true", help="evaluate also what was kept at earlier steps")
-    told = parser.parse_args(arguments)
-    if told.what != "model" and "RANK" in os.environ:
-        parser.error(f"{told.what} runs in one process; only the model's training is shared by several")
-    if told.what == "autoencoder":
-        autoencoder = train_autoencoder(told.folder)
-        scenes = sample(2000, generator=Generator().manual_seed(3))
-        print(f"{changed(autoencoder, scenes)} of {len(scenes)} scenes look otherwise when decoded")
-    elif told.what == "model":
-        with processes():
-            train_model(
-                told.folder, steps=told.steps, compile=not told.eager, accept_changes=told.accept_changes
-            )
-    else:
-        file, autoencoder = told.folder / "model.safetensors", load_autoencoder(told.folder)
-        models = {steps_done(file): load_model(told.folder)}
-        if told.all:
-            for kept in sorted((told.folder / "snapshots").glob("*.safetensors")):
-                net = TextToImage(generator=Generator()).eval().requires_grad_(False)
-                net.load_state_dict(load_file(kept))
-                models = {int(kept.stem): net} | models
-        for step, net in sorted(models.items()):
-            g = Generator().manual_seed(4)
-            results = evaluate(net, autoencoder, n=told.n, guidance_scale=told.scale, generator=g)
-            print(f"after {step} steps, guidance {told.scale:g}, n = {told.n}")
-            for skill, it in results.items():
-                low, high = it.interval
-                print(f"{skill:22} {it.obeyed / it.n:6.1%}   {low:.1%} to {high:.1%}")
-            obeyed = {skill: it.obeyed for skill, it in results.items()}
-            line = {"step": step, "guidance_scale": told.scale, "n": told.n, "obeyed": obeyed}
-            with (told.folder / "adherence.jsonl").open("a") as opened:
-                opened.write(json.dumps(line) + "\n")
-
-
-if __name__ == "__main__":
-    main()

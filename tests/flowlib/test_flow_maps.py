@@ -141,6 +141,16 @@ def test_any_number_of_jumps_ends_in_the_same_place(steps):
     torch.testing.assert_close(euler, odeint(EXACT, x, steps=steps, method=EULER), rtol=1e-12, atol=1e-12)
 
 
+def test_jumps_at_chosen_times_and_what_times_may_be():
+    x, times = cloud(10, 2), torch.tensor([0.0, 0.1, 0.7, 1.0])
+    euler = jump(lambda x, s, t: EXACT(x, s), x, times=times)
+    torch.testing.assert_close(euler, odeint(EXACT, x, times=times, method=EULER), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="steps or times, not both; got steps=3 and 4 times"):
+        jump(EXACT, x, steps=3, times=times)
+    with pytest.raises(ValueError, match=r"shape \(N \+ 1,\) with N >= 1, got \(1,\)"):
+        jump(EXACT, x, times=times[:1])
+
+
 # The law of the times
 
 

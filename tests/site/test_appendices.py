@@ -37,7 +37,7 @@ def test_the_glossary_is_in_the_order_of_the_alphabet_and_each_entry_says_where(
 def test_a_chapter_links_a_term_once_and_not_in_code(number: int):
     text = SOURCES[number].read_text(encoding="utf-8")
     linked = Counter(terms(text))
-    assert linked and max(linked.values()) == 1
+    assert max(linked.values(), default=1) == 1
     assert linked.keys() <= {name.lower() for name in glossary()}
     assert not any(terms(cell) for cell in CODE.findall(text))
 

@@ -16,6 +16,7 @@ import mathematics
 import nbformat
 import pytest
 import reading
+import runtimes
 import searching
 from docutils import nodes
 from jupyter_cache import get_cache
@@ -476,16 +477,26 @@ def test_notebooks_are_run_ahead_side_by_side_and_only_once(
         cell = nbformat.v4.new_code_cell(f"{cell}\n'{name} has run'")
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
     (tmp_path / "text.md").write_text("# No notebook")
-    config = SimpleNamespace(nb_execution_cache_path=str(tmp_path / "cache"), nb_execution_timeout=60)
+    config = SimpleNamespace(
+        nb_execution_cache_path=str(tmp_path / "cache"), nb_execution_timeout=60, nb_execution_mode="off"
+    )
     found = {"text": "text.md", **{name: f"{name}.ipynb" for name in cells}}
     env = SimpleNamespace(doc2path=lambda name: str(tmp_path / found[name]))
     monkeypatch.setattr(execution_cache.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    execution_cache.run_ahead(SimpleNamespace(config=config), env, list(found))
+    assert not (tmp_path / "a").exists()
+    config.nb_execution_mode = "cache"
     execution_cache.run_ahead(SimpleNamespace(config=config), env, list(found))
     cache = get_cache(config.nb_execution_cache_path)
     assert {Path(record.uri).stem for record in cache.list_cache_records()} == {"a", "b"}
     _, merged = cache.merge_match_into_notebook(nbformat.read(tmp_path / "a.ipynb", as_version=4))
     assert "a has run" in str(merged.cells[0].outputs)
     assert "OMP_NUM_THREADS" not in os.environ
+    env.found_docs = set(found)
+    times = runtimes.runtimes(SimpleNamespace(config=config, env=env))
+    assert sorted(times) == ["a", "b"] and all(0 < seconds < 60 for seconds in times.values())
+    assert runtimes.seconds(tmp_path / "a.ipynb", tmp_path / "none") is None
+    assert not (tmp_path / "none").exists()  # asking makes no cache
     for name in ("a", "b"):
         (tmp_path / name).unlink()
     execution_cache.run_ahead(SimpleNamespace(config=config), env, ["a", "b"])

@@ -78,6 +78,22 @@ def test_a_new_chapter_runs_and_its_exercises_are_tested(copy: Path):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_page_without_a_chapters_number_is_a_notebook_and_in_no_table(copy: Path):
+    before = files(copy)
+    for name in ("00-before", "a-page"):
+        page = f"# A page\n\n:::{{prf:lemma}}\n:label: {name}\nOne.\n:::\n"
+        (copy / "book" / "source" / f"{name}.md").write_text(page)
+    assert notebooks.main([], copy) == 0
+    after = files(copy)
+    assert {path.relative_to(copy).as_posix() for path in after if after[path] != before.get(path)} == {
+        f"book/{file}" for name in ("00-before", "a-page") for file in (f"{name}.ipynb", f"source/{name}.md")
+    }
+    for name in ("00-before", "a-page"):
+        assert "**Lemma 1**" in (copy / "book" / f"{name}.ipynb").read_text()
+    assert chapters.stems(copy) == chapters.stems()
+    assert chapters.main([str(NEXT), TITLE], copy) == 0  # its number is the next chapter's
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -1,0 +1,47 @@
+"""The book as one page to print: every name is its own, and links between pages lead inside."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools import pdf
+
+PAGE = """<head><title>Book</title><link rel="stylesheet" href="../_static/book.abc.css">{next}</head>
+<body><article><section id="top"><h1>{title}</h1><script>run()</script>
+<a href="#top">up</a> <a href="{other}#top">there</a> <a href="{other}">whole</a> <a href="https://x.org/#top">far</a>
+<svg><path id="g"/><use xlink:href="#g" fill="url(#g)"/></svg><img src="../_images/a.svg"></section></article></body>"""
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    (tmp_path / "book" / "appendices").mkdir(parents=True)
+    following = '<link rel="next" href="appendices/b.html">'
+    first = PAGE.format(next=following, title="A", other="appendices/b.html")
+    (tmp_path / "book" / "intro.html").write_text(first)
+    second = PAGE.format(next="", title="B", other="../intro.html").replace("../_images", "../../_images")
+    (tmp_path / "book" / "appendices" / "b.html").write_text(second)
+    return tmp_path
+
+
+def test_pages_follow_one_another_as_in_the_book(built: Path) -> None:
+    assert pdf.order(built) == ["book/intro.html", "book/appendices/b.html"]
+
+
+def test_names_are_unique_and_every_link_inside_has_its_target(built: Path) -> None:
+    whole = pdf.joined(built)
+    names = re.findall(r' id="([^"]+)"', whole)
+    assert len(names) == len(set(names)) == 7  # main, and for each page itself, its section and its glyph
+    inside = re.findall(r'href="#([^"]+)"', whole)
+    assert set(inside) <= set(names)
+    assert inside == ["p0-top", "p1-top", "p1", "p0-g", "p1-top", "p0-top", "p0", "p1-g"]
+    assert whole.count("https://x.org/#top") == 2 and whole.count('src="_images/a.svg"') == 2
+    assert "url(#p0-g)" in whole and "url(#p1-g)" in whole and "<script" not in whole
+    assert 'href="_static/book.abc.css"' in whole
+
+
+def test_without_a_book_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pdf.main([], tmp_path / "html") == 1
+    assert "there is no book in" in capsys.readouterr().err
