@@ -56,10 +56,7 @@ def test_what_has_no_label_is_found():
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda file: file.stem)
 def test_every_exhibit_of_a_chapter_has_a_label(source: Path):
-    text = source.read_text(encoding="utf-8")
-    assert unlabeled(text) == []
-    if source.stem[:2].isdigit() and source.stem[:2] != "00":
-        assert exhibits(text), "a chapter without an exhibit"
+    assert unlabeled(source.read_text(encoding="utf-8")) == []
 
 
 def test_every_exhibit_of_the_chapters_hangs_in_the_museum_once_under_its_name():
@@ -67,6 +64,7 @@ def test_every_exhibit_of_the_chapters_hangs_in_the_museum_once_under_its_name()
         name: line for file in SOURCES for name, line in exhibits(file.read_text(encoding="utf-8")).items()
     }
     shown = rooms()
+    assert len(made) > 40
     own = Counter(labels(text)[0] for name, text in shown.items() if name not in AWAITED)
     assert own == Counter(dict.fromkeys(made, 1))
     for name, text in shown.items():
