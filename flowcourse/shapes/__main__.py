@@ -1,6 +1,7 @@
 """Train the text-to-image model of chapter 10, measure how well it obeys, and ship it:
 
     python -m flowcourse.shapes autoencoder     # about 25 minutes of one core
+    python -m flowcourse.shapes unpack          # instead: take the one that comes with the course
     python -m flowcourse.shapes model           # two hours of one core
     python -m flowcourse.shapes student         # two hours of one core
     python -m flowcourse.shapes evaluate
@@ -43,6 +44,7 @@ def model(told: argparse.Namespace) -> None:
             told.folder,
             steps=told.steps or 24_000,
             compile=not told.eager,
+            start=shipped.model() if told.from_shipped else None,
             accept_changes=told.accept_changes,
         )
 
@@ -84,13 +86,18 @@ def evaluate(told: argparse.Namespace) -> None:
             opened.write(json.dumps(line) + "\n")
 
 
+def unpack(told: argparse.Namespace) -> None:
+    """Put the shipped autoencoder where a training of the model finds it."""
+    shipped.unpack(told.folder)
+
+
 def ship(told: argparse.Namespace) -> None:
     """Round what was trained, and put it into the course."""
     print("shipped", *shipped.ship(told.folder))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
-    command.__name__: command for command in (autoencoder, model, student, evaluate, ship)
+    command.__name__: command for command in (autoencoder, unpack, model, student, evaluate, ship)
 }
 
 
@@ -105,6 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=train.FOLDER, help="of checkpoints and logs")
     parser.add_argument("--steps", type=int, help="of a training, if not as many as usual")
     parser.add_argument("--accept-changes", action="store_true", help="go on with another number of steps")
+    parser.add_argument(
+        "--from-shipped", action="store_true", help="begin with the weights of the shipped model"
+    )
     parser.add_argument("--eager", action="store_true", help="do not compile the network")
     parser.add_argument("-n", type=int, default=200, help="prompts a skill")
     parser.add_argument("--scale", type=float, default=3.0, help="of the guidance")

@@ -91,6 +91,25 @@ def ship(folder: Path = train.FOLDER, to: Path = FOLDER) -> list[str]:
     return found
 
 
+def unpack(folder: Path = train.FOLDER) -> None:
+    """Put the shipped autoencoder where `train.load_autoencoder` finds it, so that a model can learn on its latents.
+
+    The checkpoints that are made hold its weights, not its training.
+
+    Raises:
+        FileExistsError: the folder has one already.
+        FileNotFoundError: none is shipped.
+    """
+    whole = autoencoder()
+    parts = {"autoencoder": whole.state_dict(), "decoder": whole.decoder.state_dict()}
+    for name in parts:
+        if (folder / f"{name}.safetensors").exists():
+            raise FileExistsError(f"{folder} has a trained {name} already")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, state in parts.items():
+        (folder / f"{name}.safetensors").write_bytes(save({f"ema.{key}": x for key, x in state.items()}))
+
+
 def _run(checkpoint: Path) -> dict[str, Any]:
     """Steps, seconds and settings of a run, and its losses (step, mean of the hundred steps before)."""
     with safe_open(checkpoint, "pt") as opened:

@@ -285,6 +285,7 @@ def train_model(
     scenes: int = 300_000,
     every: int = 500,
     compile: bool = True,
+    start: TextToImage | None = None,
     accept_changes: bool = False,
     progress: bool = True,
 ) -> TextToImage:
@@ -297,6 +298,7 @@ def train_model(
         scenes: of the pool.
         every: steps from one checkpoint to the next: about two minutes of one core.
         compile: compile the network first, which takes a minute and nearly halves a step.
+        start: a model whose weights are to be the first, in place of random ones.
         accept_changes: go on with another number of steps than the checkpoint was told, say to end earlier.
         progress: show a progress bar.
     """
@@ -304,6 +306,8 @@ def train_model(
     pool = load_pool(folder, scenes)
     latents, tokens = (pool[name].to(where) for name in ("latents", "tokens"))
     net = TextToImage(generator=Generator().manual_seed(0)).to(where)
+    if start is not None:
+        net.load_state_dict(start.state_dict())
     times = logit_normal(-1.0)
 
     file = folder / "model.safetensors"

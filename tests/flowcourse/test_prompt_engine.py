@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Generator
 
-from flowcourse.shapes import parts, shipped
+from flowcourse.shapes import parts, shipped, train
 from flowcourse.shapes.captions import PROMPTS, WORDS, describe, judge, parse
 from flowcourse.shapes.detector import detect, templates
 from flowcourse.shapes.model import TOKENIZER, draw, moments
@@ -512,6 +512,19 @@ def test_a_student_may_come_later(tmp_path, monkeypatch):
         ValueError, match=r"must hold checkpoints of autoencoder and model, got \['autoencoder', 'student'\]"
     ):
         shipped.ship(tmp_path / "runs", tmp_path / "out")
+
+
+def test_a_training_can_begin_with_what_is_shipped(random_weights, tmp_path):
+    shipped.unpack(tmp_path)
+    ours, theirs = train.load_autoencoder(tmp_path).state_dict(), shipped.autoencoder().state_dict()
+    assert all(torch.equal(x, theirs[name]) for name, x in ours.items())
+    with pytest.raises(FileExistsError, match="has a trained autoencoder already"):
+        shipped.unpack(tmp_path)
+    first = shipped.model()
+    short = {"steps": 1, "batch": 4, "scenes": 40, "compile": False, "progress": False}
+    trained = train.train_model(tmp_path, start=first, **short)
+    moved = [(a - b).abs().max() for a, b in zip(trained.parameters(), first.parameters(), strict=True)]
+    assert 0 < max(moved) < 1e-3  # a step of the warm-up, averaged
 
 
 def test_the_wheel_has_the_weights():
