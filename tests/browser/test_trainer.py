@@ -70,11 +70,12 @@ def test_it_learns_from_a_file_and_over_http_and_asks_for_nothing(visit: Visitor
 def test_the_page_stays_quick_while_it_learns(visit: Visitor) -> None:
     _, figure = opened(visit)
     figure.page.evaluate(TASKS)
+    began = figure.page.evaluate("performance.now()")
     press(figure, "train")
     until(figure, "state.curve.length > 15")
-    busy = figure.page.evaluate("long")
-    # on a loaded machine one frame may be late; what the page itself did each time would be late often
-    assert sum(duration > 50 for duration in busy) <= 1, busy
+    busy, now = figure.page.evaluate("[long, performance.now()]")
+    # on a loaded machine any frame may take 50 ms; learning in the page itself would fill all of the time
+    assert sum(busy) < 0.25 * (now - began), busy
 
 
 def test_presses_while_it_runs(visit: Visitor) -> None:
