@@ -47,6 +47,12 @@ def exact(captions, generator):
     return render(detect(painted(captions, generator), palette=PALETTE), palette=PALETTE)
 
 
+def stained(captions, generator):
+    """Gray blots, which are no shape and no color, on a ground of no name."""
+    blots = torch.randn(len(captions), 1, 4, 4, generator=generator).mul(0.2).add(0.5).clamp(0, 1)
+    return blots.repeat_interleave(8, 2).repeat_interleave(8, 3).expand(-1, 3, -1, -1)
+
+
 def restless():
     """Another noise at each call."""
     seeds = itertools.count()
@@ -99,6 +105,7 @@ WRONG = [
         "shapes and places that are wrong",
     ),
     ("10.5", exact, "pictures of render"),
+    ("10.5", stained, "0% of .* forgotten"),
     ("10.5", lambda captions, generator: 2 * painted(captions, generator) - 1, "from -1 to 1"),
     ("10.5", lambda captions, generator: painted(captions, Generator().manual_seed(0)), "another state"),
     (
