@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from flowcourse.exercises import Option, choice, exercise
-from flowcourse.grading import Answer, GradeError, Probe, from_parts, numbers, require
+from flowcourse.grading import Answer, GradeError, Probe, alike, from_parts, numbers, require
+from flowcourse.shapes.captions import RELATIONS, Demand, Thing, judge, prompts
+from flowcourse.shapes.detector import UNKNOWN, detect
+from flowcourse.shapes.scenes import COLORS, MAGENTA, SHAPES, SIDE, Object, Scene, render
 
 choice(
     "10.1",
@@ -297,4 +304,151 @@ exercise(
         "Think of the empty caption: which columns does the row of a word see there? Let the diagonal be True.",
     ),
     insight="the block of False is what joint attention adds to cross-attention: words that look back at the picture.",
+)
+
+
+# 10.5 A new word: what is measured is how well the reader's model obeys.
+
+NEW, OLD = 0.7, 0.8  # of the prompts: those with the new word, and single things in the old colors
+PROMPTS_OF_EACH = 60
+PALETTE = COLORS | MAGENTA
+(WORD,) = MAGENTA
+
+
+@cache
+def _asked() -> tuple[Demand, ...]:
+    """What is asked of a model: magenta things, half of them beside one of an old color; then what it knew before."""
+    g = Generator().manual_seed(10)
+    alone = [Demand((Thing(shape, WORD),)) for shape in SHAPES]
+    beside = [
+        Demand((Thing(shape, WORD), other.things[0]), relation)
+        for shape, other, relation in itertools.product(SHAPES, prompts("color", 25, generator=g), RELATIONS)
+        if other.things[0].shape != shape
+    ]
+    some = [beside[k] for k in torch.randperm(len(beside), generator=g)[: PROMPTS_OF_EACH // 2].tolist()]
+    new = alone * (PROMPTS_OF_EACH // 2 // len(alone)) + some
+    return (*new, *prompts("color", PROMPTS_OF_EACH, generator=g))
+
+
+def painted(
+    captions: Sequence[str],
+    generator: Generator,
+    repaint: Callable[[Thing], str] = lambda thing: str(thing.color),
+) -> Tensor:
+    """Pictures of the grader's captions, with a little noise: what a perfect model would draw.
+
+    Args:
+        captions: of `_asked`.
+        generator: the source of places and noise.
+        repaint: which color a thing gets.
+    """
+    known = {str(demand): demand for demand in _asked()}
+    scenes = []
+    for demand in map(known.__getitem__, captions):
+        x, y = RELATIONS.get(demand.relation or "", (0, 0))
+        middle = (16 + 2 * torch.randint(-1, 2, (2,), generator=generator)).tolist()
+        centers = [(middle[0] + 7 * sign * x, middle[1] + 7 * sign * y) for sign in (1, -1)]
+        objects = [
+            Object(thing.shape, repaint(thing), "small", center)
+            for thing, center in zip(demand.things, centers, strict=False)
+        ]
+        scenes.append(Scene("white", tuple(objects)))
+    pictures = render(scenes, palette=PALETTE)
+    return pictures + 0.02 * torch.randn(pictures.shape, generator=generator)
+
+
+def _pictures(my_draw: Answer) -> Tensor:
+    """The reader's pictures of all that is asked."""
+    captions = [str(demand) for demand in _asked()]
+
+    def drawn(captions: list[str], seed: int) -> Tensor:
+        with torch.no_grad():
+            pictures = my_draw(captions, Generator().manual_seed(seed))
+        require(pictures, torch.zeros(len(captions), 3, SIDE, SIDE), _signature)
+        return pictures.detach().cpu()
+
+    few = captions[:3]
+    first = drawn(few, 1)
+    if not alike(first, drawn(few, 1), 1e-3):
+        raise GradeError(
+            "the same captions and a generator in the same state gave other pictures: draw all noise from the generator"
+        )
+    if alike(first, drawn(few, 2), 1e-3):
+        raise GradeError(
+            "another state of the generator gave the same pictures: each begins with noise that the generator draws"
+        )
+    if first.min() < -0.3:
+        raise GradeError(
+            f"your pictures have values down to {first.min():.1f}: the decoder's lie from -1 to 1, and pictures from 0 "
+            "to 1, so take half of it, plus 1/2"
+        )
+    if _rendered(first):
+        raise GradeError(
+            "these are pictures of render, exact to the last digit. It is a model that has to draw: noise, the guided "
+            "field of the fine-tuned network, and the decoder"
+        )
+    return drawn(captions, 3)
+
+
+def _rendered(pictures: Tensor) -> bool:
+    """Whether they are just what `render` makes of the scenes that they show."""
+    scenes = detect(pictures, palette=PALETTE)
+    said = [(scene.background, *(x for o in scene.objects for x in (o.shape, o.color))) for scene in scenes]
+    known = not any(UNKNOWN in words for words in said)
+    return known and alike(pictures, render(scenes, palette=PALETTE), 1e-3)
+
+
+def _adherence(my_draw: Answer) -> Tensor:
+    found, asked = detect(_pictures(my_draw), palette=PALETTE), _asked()
+    obeyed = torch.tensor([*map(judge, found, asked)])
+    new, old = (float(part.double().mean()) for part in obeyed.split(PROMPTS_OF_EACH))
+    told = (
+        f"{100 * new:.0f}% of your pictures obey a prompt with {WORD!r} (wanted: {100 * NEW:.0f}% or more), and "
+        f"{100 * old:.0f}% one with an old color (wanted: {100 * OLD:.0f}% or more)"
+    )
+    if new >= NEW and old >= OLD:
+        return torch.tensor(1.0)
+    colors = [Counter(o.color for scene in part for o in scene.objects) for part in _halves(found)]
+    if old < OLD and colors[1][WORD] > colors[1].total() / 4:
+        raise GradeError(
+            f"{told}. Where an old color is asked for, {WORD} comes: the model was shown too little else. Mix scenes "
+            "in the old colors into each batch"
+        )
+    if old < OLD:
+        raise GradeError(
+            f"{told}. It has forgotten, or was spoiled: a smaller learning rate, more old scenes in the batches? Or "
+            "other tokens than those it knows: its words must keep their numbers, and the new one comes last"
+        )
+    name, most = next(iter([c for c in colors[0].most_common() if c[0] != WORD]), ("", 0))
+    if most > colors[0][WORD]:
+        raise GradeError(
+            f"{told}. What should be {WORD} is mostly {name}: does the new word have a row of its own, do the captions "
+            "of training say it, are the scenes rendered in it, and was there time enough?"
+        )
+    raise GradeError(
+        f"{told}. The color is there, {colors[0][WORD]} times: it is shapes and places that are wrong. More steps, a "
+        "larger guidance scale, or magenta things in pairs as well?"
+    )
+
+
+def _halves(found: list[Scene]) -> tuple[list[Scene], list[Scene]]:
+    return found[:PROMPTS_OF_EACH], found[PROMPTS_OF_EACH:]
+
+
+_signature = "my_draw(captions, generator)"
+exercise(
+    "10.5",
+    "A new word",
+    _signature,
+    Probe(_adherence, "the model must obey"),
+    right=painted,
+    mistakes=[],
+    hints=(
+        "The tokenizer needs a word more, at the end of its list, and the text encoder a row for it. Near which?",
+        "Repaint objects of sampled scenes (dataclasses.replace), render them with the larger palette, and let "
+        "describe caption them; keep the captions that say the word. And what keeps the model from forgetting?",
+        "Half a batch old, half new; a tenth of the captions dropped; AdamW with a rate a few times smaller than in "
+        "the training; 150 steps.",
+    ),
+    insight="a few steps taught a word, and the old scenes in each batch kept what was known.",
 )

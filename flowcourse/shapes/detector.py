@@ -30,6 +30,7 @@ from flowcourse.shapes.scenes import (
     SIDE,
     SIZES,
     Object,
+    Palette,
     Scene,
     coverage,
     signed_distance,
@@ -60,8 +61,8 @@ def templates() -> Tensor:
 
 
 @torch.no_grad()
-def detect(pictures: Tensor) -> list[Scene]:
-    """The scenes that pictures (B, 3, SIDE, SIDE) show, in RGB from 0 to 1."""
+def detect(pictures: Tensor, *, palette: Palette = COLORS) -> list[Scene]:
+    """The scenes that pictures (B, 3, SIDE, SIDE) show, in RGB from 0 to 1, in colors of the palette."""
     if pictures.shape[1:] != (3, SIDE, SIDE):
         raise ValueError(f"pictures must have shape (B, 3, {SIDE}, {SIDE}), got {tuple(pictures.shape)}")
     x = pictures.float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (B, SIDE, SIDE, 3)
@@ -79,7 +80,7 @@ def detect(pictures: Tensor) -> list[Scene]:
             continue
         owners.append(n := picture.start)
         pixels, difference = x[n, rows, columns], different[n, rows, columns] * inside
-        name, color = _nearest(pixels[difference >= CORE * difference.max()].mean(0), COLORS)
+        name, color = _nearest(pixels[difference >= CORE * difference.max()].mean(0), palette)
         colors.append(name)
         away = color - backgrounds[n]
         cover = np.zeros((SIDE, SIDE))
@@ -94,7 +95,7 @@ def detect(pictures: Tensor) -> list[Scene]:
     return [Scene(name, tuple(found)) for name, found in zip(names, objects, strict=True)]
 
 
-def _nearest(color: np.ndarray, known: dict[str, tuple[float, float, float]]) -> tuple[str, np.ndarray]:
+def _nearest(color: np.ndarray, known: Palette) -> tuple[str, np.ndarray]:
     """The name and the values of the known color nearest to this; if all are far, unknown and the color itself."""
     name = min(known, key=lambda name: float(np.square(color - known[name]).sum()))
     value = np.array(known[name])

@@ -29,8 +29,10 @@ COLORS = {
     "blue": (0.12, 0.35, 0.90),
     "purple": (0.62, 0.18, 0.78),
 }
+MAGENTA = {"magenta": (0.92, 0.15, 0.60)}  # in no scene of any training: a color for a model to learn later
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.06, 0.06, 0.06)}
 
+Palette = dict[str, tuple[float, float, float]]
 T = TypeVar("T")
 Kind = tuple[str, str]  # shape and color
 
@@ -157,8 +159,8 @@ def coverage(distance: Tensor) -> Tensor:
     return (0.5 - distance).clamp(0, 1)
 
 
-def render(scenes: Sequence[Scene]) -> Tensor:
-    """The pictures (B, 3, SIDE, SIDE) of the scenes, in RGB from 0 to 1."""
+def render(scenes: Sequence[Scene], *, palette: Palette = COLORS) -> Tensor:
+    """The pictures (B, 3, SIDE, SIDE) of the scenes, in RGB from 0 to 1, painted with the colors of the palette."""
     backgrounds = torch.tensor([BACKGROUNDS[scene.background] for scene in scenes]).reshape(-1, 3)
     pictures = backgrounds[:, :, None, None].repeat(1, 1, SIDE, SIDE)
     for k in range(max((len(scene.objects) for scene in scenes), default=0)):
@@ -166,7 +168,7 @@ def render(scenes: Sequence[Scene]) -> Tensor:
         objects = [scenes[n].objects[k] for n in rows]
         kinds = torch.tensor([_row(o.shape, o.size) for o in objects])
         alpha = coverage(_windows(kinds, torch.tensor([o.center for o in objects])))[:, None]
-        colors = torch.tensor([COLORS[o.color] for o in objects])[:, :, None, None]
+        colors = torch.tensor([palette[o.color] for o in objects])[:, :, None, None]
         pictures[rows] = torch.lerp(pictures[rows], colors, alpha)
     return pictures
 

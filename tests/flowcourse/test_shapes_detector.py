@@ -1,5 +1,6 @@
 """The detector: no errors on what is drawn, chance on what is said of others, and what it calls unknown."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -8,7 +9,17 @@ from torch import Generator, Tensor
 
 from flowcourse.shapes.captions import describe, judge
 from flowcourse.shapes.detector import DIFFERENT, SPECK, UNKNOWN, detect
-from flowcourse.shapes.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Object, Scene, render, sample
+from flowcourse.shapes.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    MAGENTA,
+    SHAPES,
+    SIZES,
+    Object,
+    Scene,
+    render,
+    sample,
+)
 
 
 def generator(seed: int = 0) -> Generator:
@@ -38,6 +49,24 @@ def test_it_tells_everything_apart_everywhere():
         for center in ((8, 8), (24, 18), (14, 24))
     ]
     assert errors(scenes, render(scenes)) == 0
+
+
+def test_a_color_that_a_larger_palette_knows_is_found_and_one_that_it_lacks_is_not():
+    larger = COLORS | MAGENTA
+    repainted = [
+        replace(
+            scene,
+            objects=tuple(replace(o, color="magenta") if o.color == "red" else o for o in scene.objects),
+        )
+        for scene in SCENES[:500]
+    ]
+    pictures = render(repainted, palette=larger)
+    for scene, found in zip(repainted, detect(pictures, palette=larger), strict=True):
+        assert known(found) == known(scene)
+    assert "magenta" in {o.color for scene in repainted for o in scene.objects}
+    assert "magenta" not in {o.color for scene in detect(pictures) for o in scene.objects}
+    with pytest.raises(KeyError, match="magenta"):
+        render([Scene("white", (Object("ring", "magenta", "small", (8, 8)),))])
 
 
 def test_it_forgives_a_twentieth_of_noise():
