@@ -14,7 +14,7 @@ const SLICE = 25; // milliseconds of steps before messages are heard
 const SHARE = 4; // a snapshot may take one part of the time, and steps so many
 
 // n points of the drawn shape: one of its dots, and a little noise
-export function drawn({ dots, width }, n, { normal, below }) {
+export function pointsOf({ dots, width }, n, { normal, below }) {
   const x = new Float64Array(2 * n);
   for (let i = 0; i < 2 * n; i += 2) {
     const k = 2 * below(dots.length / 2);
@@ -36,7 +36,7 @@ export function best(x_0, x_1) {
 }
 
 // The field of a network: rows (x_1, x_2, t), as many at a time as it takes
-export function velocity(net, most) {
+export function fieldOf(net, most) {
   const rows = new Float32Array(3 * most);
   return (x, t, out) => {
     for (let first = 0; first < x.length; first += 2 * most) {
@@ -104,7 +104,7 @@ export function learner(post) {
     random = seeded(told.seed);
     const weights = initial(SIZES, random.uniform);
     net = perceptron(SIZES, MEASURED, weights);
-    field = velocity(net, MEASURED);
+    field = fieldOf(net, MEASURED);
     update = adam(weights);
     training = false;
     step = steps = 0;
@@ -112,7 +112,7 @@ export function learner(post) {
   }
 
   function once() {
-    const x_1 = drawn(told.shape, BATCH, random);
+    const x_1 = pointsOf(told.shape, BATCH, random);
     const x_0 = Float64Array.from(x_1, random.normal);
     const times = Float64Array.from({ length: BATCH }, random.uniform);
     const start = told.pairs === "optimal" ? best(x_0, x_1) : x_0;
@@ -125,7 +125,7 @@ export function learner(post) {
   // How far the samples of each sampler are from the shape, and two samples of the shape from each other
   function measure() {
     const own = seeded(told.seed + 1);
-    const sample = () => drawn(told.shape, MEASURED, own);
+    const sample = () => pointsOf(told.shape, MEASURED, own);
     const target = sample();
     const noise = Float64Array.from(target, own.normal);
     const distances = told.samplers.map((count) =>

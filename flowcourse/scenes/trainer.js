@@ -4,7 +4,7 @@
 import { placed } from "../explorables/adaptive.js";
 import { background } from "../explorables/background.js";
 import { hue } from "../explorables/drawing.js";
-import { SIZES, velocity } from "../explorables/learner.js";
+import { SIZES, fieldOf } from "../explorables/learner.js";
 import { velocities } from "../explorables/numerics.js";
 import { GAP, outlines } from "../explorables/outlines.js";
 import { initial, perceptron } from "../explorables/perceptron.js";
@@ -25,7 +25,7 @@ export function trainer(spec, engine) {
   const [plane, chart] = engine.panels;
   const { window: reach, samplers, own, seed } = spec;
   const net = perceptron(SIZES, PLACES, initial(SIZES, seeded(seed).uniform));
-  const field = velocity(net, PLACES);
+  const field = fieldOf(net, PLACES);
   const noise = Float64Array.from({ length: 2 * spec.samples }, seeded(seed + 2).normal);
   let hand = []; // dots that the reader drew
   let dots = outlines[values.shape]();

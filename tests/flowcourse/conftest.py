@@ -45,7 +45,14 @@ def browser():
         ]
         for path in dict.fromkeys(path for root in roots for path in modules(root)):
             context.eval(linked(path))
-        context.eval("for (const exports of Object.values(flowcourse)) Object.assign(globalThis, exports)")
+        context.eval(
+            """for (const [file, exports] of Object.entries(flowcourse))
+              for (const [name, value] of Object.entries(exports)) {
+                if (file === "sources") continue; // texts, by file
+                if (Object.hasOwn(globalThis, name)) throw new Error(`${file}.js exports another ${name}`);
+                globalThis[name] = value;
+              }"""
+        )
         context.eval(HAND.read_text(encoding="utf-8"))
 
         def evaluate(expression, **values):

@@ -91,7 +91,7 @@ def test_the_schedule_warms_up_stays_and_falls():
 def test_the_pool_holds_scenes_with_true_captions(monkeypatch):
     autoencoder = Autoencoder(width=8, generator=generator()).eval().requires_grad_(False)
     pool = train.make_pool(autoencoder, 30, generator(2))
-    scenes = sample(30, generator=generator(2))
+    scenes = sample(30, generator=generator(2), mix=train.MORE)
     expected = autoencoder.encode(2 * render(scenes) - 1)
     torch.testing.assert_close(pool["latents"].float(), expected, rtol=1e-3, atol=1e-3)
     assert pool["tokens"].shape == (30, train.CAPTIONS, LONGEST)

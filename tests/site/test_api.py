@@ -208,29 +208,31 @@ BOOK = """# A book
 def book(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The HTML of a page with two modules, and the warnings of its build."""
     from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
 
     folder = tmp_path_factory.mktemp("book")
     (folder / "index.md").write_text(BOOK)
     (folder / "references.bib").write_text((ROOT / "book" / "references.bib").read_text())
     warnings = io.StringIO()
-    app = Sphinx(
-        folder,
-        None,
-        folder / "html",
-        folder / "doctrees",
-        "html",
-        confoverrides={
-            "extensions": ["myst_nb", "sphinxcontrib.bibtex", "mathematics", "api"],
-            "bibtex_bibfiles": ["references.bib"],
-            "html_math_renderer": "katex",
-            "html_theme": "basic",
-            "myst_enable_extensions": ["colon_fence", "dollarmath"],
-        },
-        status=None,
-        warning=warnings,
-        freshenv=True,
-    )
-    app.build()
+    with docutils_namespace():  # else what one build registers is there already for the next
+        app = Sphinx(
+            folder,
+            None,
+            folder / "html",
+            folder / "doctrees",
+            "html",
+            confoverrides={
+                "extensions": ["myst_nb", "sphinxcontrib.bibtex", "mathematics", "api"],
+                "bibtex_bibfiles": ["references.bib"],
+                "html_math_renderer": "katex",
+                "html_theme": "basic",
+                "myst_enable_extensions": ["colon_fence", "dollarmath"],
+            },
+            status=None,
+            warning=warnings,
+            freshenv=True,
+        )
+        app.build()
     return (folder / "html" / "index.html").read_text(), re.sub(r"\x1b\[[0-9;]*m", "", warnings.getvalue())
 
 

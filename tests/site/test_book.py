@@ -104,35 +104,37 @@ A sentence.
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The HTML of the page and the warnings of its build."""
     from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
 
     folder = tmp_path_factory.mktemp("book")
     (folder / "index.md").write_text(PAGE)
     warnings = io.StringIO()
-    app = Sphinx(
-        folder,
-        None,
-        folder / "html",
-        folder / "doctrees",
-        "html",
-        confoverrides={
-            "extensions": [
-                "myst_nb",
-                "sphinx_proof",
-                "sphinx_exercise",
-                "mathematics",
-                "reading",
-            ],
-            "html_math_renderer": "katex",
-            "html_theme": "basic",
-            "katex_macros": {r"\R": r"\mathbb{R}"},
-            "myst_enable_extensions": ["amsmath", "colon_fence", "dollarmath"],
-            "numfig": True,
-        },
-        status=None,
-        warning=warnings,
-        freshenv=True,
-    )
-    app.build()
+    with docutils_namespace():  # else what one build registers is there already for the next
+        app = Sphinx(
+            folder,
+            None,
+            folder / "html",
+            folder / "doctrees",
+            "html",
+            confoverrides={
+                "extensions": [
+                    "myst_nb",
+                    "sphinx_proof",
+                    "sphinx_exercise",
+                    "mathematics",
+                    "reading",
+                ],
+                "html_math_renderer": "katex",
+                "html_theme": "basic",
+                "katex_macros": {r"\R": r"\mathbb{R}"},
+                "myst_enable_extensions": ["amsmath", "colon_fence", "dollarmath"],
+                "numfig": True,
+            },
+            status=None,
+            warning=warnings,
+            freshenv=True,
+        )
+        app.build()
     return (folder / "html" / "index.html").read_text(), re.sub(r"\x1b\[[0-9;]*m", "", warnings.getvalue())
 
 

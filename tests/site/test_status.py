@@ -31,26 +31,28 @@ def write_notebook(path: Path, title: str, code: str) -> None:
 def build(folder: Path) -> tuple[str, list[str]]:
     """The status page after a build, and the pages that the build wrote."""
     from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
 
     said = io.StringIO()
-    app = Sphinx(
-        folder,
-        None,
-        folder / "_build" / "html",
-        folder / "_build" / "doctrees",
-        "html",
-        confoverrides={
-            "extensions": ["myst_nb", "status"],
-            "html_theme": "basic",
-            "myst_enable_extensions": ["colon_fence"],
-            "exclude_patterns": ["_build"],
-            "nb_execution_mode": "cache",
-            "nb_execution_cache_path": str(folder / "_build" / "cache"),
-        },
-        status=said,
-        warning=io.StringIO(),
-    )
-    app.build()
+    with docutils_namespace():  # else what one build registers is there already for the next
+        app = Sphinx(
+            folder,
+            None,
+            folder / "_build" / "html",
+            folder / "_build" / "doctrees",
+            "html",
+            confoverrides={
+                "extensions": ["myst_nb", "status"],
+                "html_theme": "basic",
+                "myst_enable_extensions": ["colon_fence"],
+                "exclude_patterns": ["_build"],
+                "nb_execution_mode": "cache",
+                "nb_execution_cache_path": str(folder / "_build" / "cache"),
+            },
+            status=said,
+            warning=io.StringIO(),
+        )
+        app.build()
     written = re.findall(r"writing output.*?\] *(?:\x1b\[\d+m)*([\w-]+)", said.getvalue())
     return (folder / "_build" / "html" / "status.html").read_text(), written
 
