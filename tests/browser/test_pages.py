@@ -17,7 +17,7 @@ from playwright.sync_api import TimeoutError
 from .conftest import PAGES, Visit, Visitor
 
 Read = Callable[[str, str, str, int], Visit]
-LONGEST = max(PAGES, key=lambda name: name.startswith("book/0"))  # a chapter if there is one
+LONGEST = max(PAGES, key=lambda name: name.startswith("book/01"))  # a chapter if there is one
 
 
 def test_a_page_loads_whole_and_asks_nobody_outside(read: Read, path: str, protocol: str) -> None:
@@ -277,7 +277,7 @@ def test_where_nothing_has_all_words_those_with_most_are_shown(visit: Visitor) -
         r"Nothing has all of these words: continuity equation zebra\. Some of them are in \d+ places.*:", told
     )
     first = page.locator("#search-results li a").first.text_content() or ""
-    assert "Continuity equation" in first
+    assert "continuity equation" in first.lower()
 
 
 @pytest.mark.parametrize(
