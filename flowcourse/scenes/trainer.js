@@ -4,7 +4,7 @@
 import { placed } from "../explorables/adaptive.js";
 import { background } from "../explorables/background.js";
 import { hue } from "../explorables/drawing.js";
-import { SIZES, fieldOf } from "../explorables/learner.js";
+import { fieldOf, SIZES } from "../explorables/learner.js";
 import { velocities } from "../explorables/numerics.js";
 import { GAP, outlines } from "../explorables/outlines.js";
 import { initial, perceptron } from "../explorables/perceptron.js";
