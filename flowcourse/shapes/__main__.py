@@ -2,8 +2,8 @@
 
     python -m flowcourse.shapes autoencoder     # about 25 minutes of one core
     python -m flowcourse.shapes unpack          # instead: take the one that comes with the course
-    python -m flowcourse.shapes model           # two hours of one core
-    python -m flowcourse.shapes student         # two hours of one core
+    python -m flowcourse.shapes model           # hours of one core
+    python -m flowcourse.shapes student         # hours of one core
     python -m flowcourse.shapes evaluate
     python -m flowcourse.shapes ship            # into the course
     torchrun --nproc_per_node 4 -m flowcourse.shapes model     # the same on four GPUs, a batch on each
