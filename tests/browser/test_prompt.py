@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from explorables import PART, kept_once
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from flowcourse.scenes import prompt_box
 from flowcourse.shapes import parts, shipped
@@ -163,8 +163,8 @@ def test_by_keyboard_alone(opened: Open) -> None:
     page.keyboard.press("Control+A")
     page.keyboard.type("two purple cir")
     note = page.locator(".flow-note")
-    page.wait_for_function("document.querySelector('.flow-note').dataset.wrong === 'true'")
-    assert (note.text_content() or "").startswith("'cir' is not among the 31 words; the nearest is 'circle'")
+    expect(note).to_contain_text("'cir' is not among the 31 words; the nearest is 'circle'")
+    expect(note).to_have_attribute("data-wrong", "true")
     assert field.get_attribute("aria-describedby") == note.get_attribute("id")
     page.keyboard.press("Enter")
     page.wait_for_function(
