@@ -37,7 +37,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import avg_pool2d, mse_loss
 from torch.optim import AdamW
 
-from benchmarks.resuming import Line, Lines, digest
+from benchmarks.resuming import Line, Lines
 from flowcourse.shapes.captions import LONGEST, PROMPTS, Demand, describe, judge, prompts
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.model import TOKENIZER, TextToImage, guided, moments
@@ -51,7 +51,7 @@ from flowcourse.shapes.scenes import (
     sample,
     signed_distance,
 )
-from flowcourse.shapes.train import CAPTIONS, DROPPED, FOLDER, MORE, load_autoencoder, warm_then_decay
+from flowcourse.shapes.train import CAPTIONS, DROPPED, FOLDER, MORE, digest, load_autoencoder, warm_then_decay
 from flowlib.autoencoder import Autoencoder
 from flowlib.fields import Field
 from flowlib.matching import cfm_loss

@@ -33,7 +33,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Generator
 
-from benchmarks.resuming import Line, Lines, digest
+from benchmarks.resuming import Line, Lines
 from flowcourse.intervals import wilson
 from flowcourse.shapes import shipped
 from flowcourse.shapes.captions import PROMPTS, Demand, describe, prompts
@@ -42,7 +42,7 @@ from flowcourse.shapes.faults import FAULTS, fault
 from flowcourse.shapes.model import TextToImage, draw
 from flowcourse.shapes.scenes import sample
 from flowcourse.shapes.student import load_student
-from flowcourse.shapes.train import FOLDER, load_autoencoder, load_model, steps_done
+from flowcourse.shapes.train import FOLDER, digest, load_autoencoder, load_model, steps_done
 from flowlib.autoencoder import Autoencoder
 
 DATA = Path(__file__).resolve().parent.parent / "flowcourse" / "adherence.json"

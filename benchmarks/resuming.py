@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 Line = dict[str, Any]  # "of": what was measured, "found": the numbers, "seconds": of the process until then
 
@@ -49,11 +46,3 @@ class Lines:
         self.all.append(line)
         print(json.dumps(line), flush=True)
         return found
-
-
-def digest(net: nn.Module) -> str:
-    """Twelve digits that other weights would not have."""
-    content = hashlib.sha256()
-    for name, x in sorted(net.state_dict().items()):
-        content.update(name.encode() + x.detach().cpu().contiguous().numpy().tobytes())
-    return content.hexdigest()[:12]

@@ -58,7 +58,7 @@ choice(
     Option(
         "Nothing: the two cancel.",
         "On average they do. But the second moment of the gradient was the integral of E|g|², and is now that of "
-        "E|g|²/p, which grows without bound as p vanishes at the ends.",
+        "E|g|²/p, which is infinite: at the ends 1/p grows faster than any power.",
     ),
     Option(
         "The noise of the gradients: their mean is the same, but a rare time near an end weighs without bound.",
@@ -208,15 +208,15 @@ SILENT = torch.zeros(2, 3, dtype=torch.bool)
 _signature = "my_mask(patches, said)"
 
 
-def _masks(patches: int, said: Tensor) -> Any:
+def _masks(patches: int, said: Tensor, signature: str = _signature) -> Any:
     def measure(my_mask: Answer) -> Tensor:
         result, n = my_mask(patches, said), patches + said.shape[1]
         if isinstance(result, Tensor) and result.is_floating_point():
             raise GradeError(
-                f"{_signature} must return a bool tensor, True where a token is seen; yours is {result.dtype}, as a "
+                f"{signature} must return a bool tensor, True where a token is seen; yours is {result.dtype}, as a "
                 "mask that is added to the logits"
             )
-        require(result, torch.ones(len(said), n, n, dtype=torch.bool), _signature)
+        require(result, torch.ones(len(said), n, n, dtype=torch.bool), signature)
         return result.long()
 
     return measure
@@ -364,7 +364,7 @@ def _pictures(my_draw: Answer) -> Tensor:
     def drawn(captions: list[str], seed: int) -> Tensor:
         with torch.no_grad():
             pictures = my_draw(captions, Generator().manual_seed(seed))
-        require(pictures, torch.zeros(len(captions), 3, SIDE, SIDE), _signature)
+        require(pictures, torch.zeros(len(captions), 3, SIDE, SIDE), "my_draw(captions, generator)")
         return pictures.detach().cpu()
 
     few = captions[:3]
@@ -447,8 +447,8 @@ exercise(
         "The tokenizer needs a word more, at the end of its list, and the text encoder a row for it. Near which?",
         "Repaint objects of sampled scenes (dataclasses.replace), render them with the larger palette, and let "
         "describe caption them; keep the captions that say the word. And what keeps the model from forgetting?",
-        "Half a batch old, half new; a tenth of the captions dropped; AdamW with a rate a few times smaller than in "
-        "the training; 150 steps.",
+        "Half a batch old, half new; a tenth of the captions dropped; AdamW at 1e-3, falling to a twentieth "
+        "of it; 150 steps.",
     ),
     insight="a few steps taught a word, and the old scenes in each batch kept what was known.",
 )

@@ -51,7 +51,15 @@ def model(told: argparse.Namespace) -> None:
 
 def student(told: argparse.Namespace) -> None:
     """Train the student."""
-    train_student(told.folder, steps=told.steps or 10_000, scale=told.scale, compile=not told.eager)
+    train_student(
+        told.folder,
+        steps=told.steps or 10_000,
+        n=told.trajectories,
+        scale=told.scale,
+        compile=not told.eager,
+        start=shipped.student() if told.from_shipped else None,
+        accept_changes=told.accept_changes,
+    )
 
 
 def evaluate(told: argparse.Namespace) -> None:
@@ -113,11 +121,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of a training, if not as many as usual")
     parser.add_argument("--accept-changes", action="store_true", help="go on with another number of steps")
     parser.add_argument(
-        "--from-shipped", action="store_true", help="begin with the weights of the shipped model"
+        "--from-shipped", action="store_true", help="begin with the weights of the shipped model or student"
     )
     parser.add_argument("--eager", action="store_true", help="do not compile the network")
     parser.add_argument("-n", type=int, default=200, help="prompts a skill")
     parser.add_argument("--scale", type=float, default=3.0, help="of the guidance")
+    parser.add_argument("--trajectories", type=int, default=60_000, help="of the teacher, for the student")
     parser.add_argument("--all", action="store_true", help="evaluate also what was kept at earlier steps")
     told = parser.parse_args(arguments)
     if told.what != "model" and "RANK" in os.environ:

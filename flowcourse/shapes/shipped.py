@@ -67,7 +67,7 @@ def restore(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def ship(folder: Path = train.FOLDER, to: Path = FOLDER) -> list[str]:
     """Pack the networks whose checkpoints are in the folder, with a file that says how they were trained; their names.
 
-    What is shipped already and has no checkpoint there stays.
+    What is shipped already stays where no training of it is in the folder: no checkpoint, or what `unpack` put there.
 
     Raises:
         ValueError: no checkpoint of the autoencoder or of the model is there.
@@ -81,6 +81,10 @@ def ship(folder: Path = train.FOLDER, to: Path = FOLDER) -> list[str]:
     notes = to / "training.json"
     told = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
     for name in found:
+        if here(name) and not any(train.steps_done(folder / f"{run}.safetensors") for run in RUNS[name]):
+            (to / f"{name}.safetensors").write_bytes((FOLDER / f"{name}.safetensors").read_bytes())
+            told[name] = training()[name]
+            continue
         content = save(quantize(LOADERS[name](folder).state_dict()))
         (to / f"{name}.safetensors").write_bytes(content)
         told[name] = {

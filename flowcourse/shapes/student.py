@@ -19,7 +19,7 @@ from flowcourse.shapes.captions import describe
 from flowcourse.shapes.model import CONFIG, LATENT, PIECES, TOKENIZER, TextToImage, guided, moments
 from flowcourse.shapes.optimizer import has_bfloat16
 from flowcourse.shapes.scenes import sample
-from flowcourse.shapes.train import FOLDER, learn, load_average, load_model
+from flowcourse.shapes.train import FOLDER, digest, learn, load_average, load_model
 from flowlib.fields import Field
 from flowlib.guidance import Scale
 from flowlib.solvers import odeint
@@ -44,11 +44,11 @@ def trajectories(net: TextToImage, tokens: Tensor, scale: Scale, *, generator: G
 def load_trajectories(folder: Path, n: int, scale: float, *, part: int = 2000) -> dict[str, Tensor]:
     """n of them for captions of training, in half precision, with their tokens (n, L); solved at the first call.
 
-    Each `part` has a file of its own, so that a call that was stopped goes on.
+    Each `part` has a file of its own, so that a call that was stopped goes on; its name tells one teacher from another.
     """
     net, parts = load_model(folder), []
     for k in range(0, n, part):
-        file = folder / "trajectories" / f"{scale:g}-{k:07}.safetensors"
+        file = folder / "trajectories" / f"{digest(net)}-{scale:g}-{k:07}.safetensors"
         if not file.exists():
             g = Generator().manual_seed(5 + k)
             tokens = TOKENIZER([*map(str, describe(sample(part, generator=g), generator=g))])
@@ -77,6 +77,8 @@ def train_student(
     scale: float = 3.0,
     every: int = 500,
     compile: bool = True,
+    start: TextToImage | None = None,
+    accept_changes: bool = False,
     progress: bool = True,
 ) -> TextToImage:
     """Train the student by regression on the average velocities between two moments of the teacher's trajectories.
@@ -89,6 +91,8 @@ def train_student(
         scale: of the guidance that is learned.
         every: steps from one checkpoint to the next.
         compile: compile the network first.
+        start: a student whose weights are to be the first, in place of the teacher's.
+        accept_changes: go on with another number of steps than the checkpoint was told, say to end earlier.
         progress: show a progress bar.
     """
     solved, times = load_trajectories(folder, n, scale), moments(PIECES)
@@ -102,14 +106,18 @@ def train_student(
         average = (end - x) / (t - s)[:, None, None, None]
         return mse_loss(u(x, s, t, tokens=solved["tokens"][k].long()), average)
 
+    net = new_student(load_model(folder))
+    if start is not None:
+        net.load_state_dict(start.state_dict())
     learn(
-        new_student(load_model(folder)),
+        net,
         loss,
         folder / "student.safetensors",
         steps=steps,
         every=every,
         generator=Generator().manual_seed(6),
         compile=compile,
+        accept_changes=accept_changes,
         progress=progress,
     )
     return load_student(folder)

@@ -525,6 +525,13 @@ def test_a_training_can_begin_with_what_is_shipped(random_weights, tmp_path):
     trained = train.train_model(tmp_path, start=first, **short)
     moved = [(a - b).abs().max() for a, b in zip(trained.parameters(), first.parameters(), strict=True)]
     assert 0 < max(moved) < 1e-3  # a step of the warm-up, averaged
+    assert shipped.ship(tmp_path, tmp_path / "out") == ["autoencoder", "model"]
+    assert (
+        shipped.training()["autoencoder"]
+        == json.loads((tmp_path / "out" / "training.json").read_text())["autoencoder"]
+    )
+    again = [folder / "autoencoder.safetensors" for folder in (shipped.FOLDER, tmp_path / "out")]
+    assert again[0].read_bytes() == again[1].read_bytes()
 
 
 def test_the_wheel_has_the_weights():

@@ -13,12 +13,13 @@ from torch.nn.functional import avg_pool2d
 
 from benchmarks import ablations, adherence
 from benchmarks.ablations import PARTS, QUICK, Recipe
-from benchmarks.resuming import Lines, digest
+from benchmarks.resuming import Lines
 from flowcourse.shapes import shipped, train
 from flowcourse.shapes.captions import PROMPTS, judge, parse
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.model import CONFIG, TOKENIZER, TextToImage
 from flowcourse.shapes.scenes import render, sample
+from flowcourse.shapes.train import digest
 from flowlib.autoencoder import Autoencoder
 from flowlib.nets import SeededLinear
 

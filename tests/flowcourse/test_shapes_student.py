@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Generator
 from torch.nn.functional import mse_loss
 
@@ -96,6 +97,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SHORT = {"batch": 6, "n": 12, "every": 2, "compile": False, "progress": False}
+
+
+def test_another_teacher_has_trajectories_of_its_own(tmp_path: Path):
+    """Those of the first would be learned without a word."""
+    found = []
+    for seed in (1, 2):
+        net = random_net().requires_grad_(False)
+        state = {f"ema.{name}": x + seed for name, x in net.state_dict().items()}
+        save_file(state | {"history": torch.zeros(1)}, tmp_path / "model.safetensors")
+        found.append(student.load_trajectories(tmp_path, 2, 3.0, part=2)["x"])
+    assert not torch.equal(*found)
+    assert torch.equal(found[1], student.load_trajectories(tmp_path, 2, 3.0, part=2)["x"])
+
+
+def test_it_may_begin_with_the_weights_of_another_student(folder: Path, monkeypatch):
+    monkeypatch.setattr(student, "load_student", lambda folder: None)
+    begun = []
+    monkeypatch.setattr(student, "learn", lambda net, *args, **options: begun.append(net))
+    other = random_net(end_input=True)
+    student.train_student(folder, start=other, **SHORT)
+    state = begun[0].state_dict()
+    assert all(torch.equal(x, state[name]) for name, x in other.state_dict().items())
+    assert all(p.requires_grad for p in begun[0].parameters())
 
 
 def test_what_is_asked_is_the_average_velocity(folder: Path, monkeypatch):

@@ -82,6 +82,7 @@ def test_functions_of_the_wrong_kind_are_told(exercise, kind):
         check(exercise.number, answer)
     if "never called" not in str(caught.value):
         assert re.search(words, str(caught.value))
+    assert {*re.findall(r"\bmy_\w+(?=\()", str(caught.value))} <= {exercise.grade.signature.split("(")[0]}
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.number)
