@@ -68,7 +68,7 @@ choice(
     ),
     Option(
         "The middle counts with p², for drawing and weighing both favor it.",
-        "That happens if the loss is multiplied by p as well, a bug of the museum. Division takes away what drawing "
+        "That happens if the loss is multiplied by p as well, the bug of 'do both'. Division takes away what drawing "
         "gave.",
     ),
     Option(
@@ -148,6 +148,10 @@ exercise(
         (
             "the shift moves logit t by its logarithm, log s; it does not divide it by s",
             _law(lambda p: (-p.mean / p.root, p.std / p.root)),
+        ),
+        (
+            "the shift moves the mean of logit t by its logarithm, log s; it does not divide it by s",
+            _law(lambda p: (-p.mean / p.root, p.std)),
         ),
         (
             "the mean is right, but the deviation is not divided by the shift: all logits move by the same amount",
@@ -284,6 +288,15 @@ exercise(
         (
             "padding may look at the words that are said, like any other word: it is as a column that it is hidden",
             _mask(lambda p: p.itself | (p.asks & p.shown[:, None] & p.shown[:, :, None])),
+        ),
+        (
+            "padding is hidden in its own row, where it asks; it is its column that nobody else may see",
+            _mask(lambda p: p.itself | (p.asks & p.shown[:, :, None])),
+        ),
+        (
+            "padding is hidden, but patches and words have changed places: here words see the picture, and patches do "
+            "not see words",
+            _mask(lambda p: p.itself | (p.asks.T & p.shown[:, None])),
         ),
         (
             "a word sees all words that are said, also those after it; this is the causal mask of a language model",
