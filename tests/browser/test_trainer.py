@@ -59,8 +59,13 @@ def longest(trace: bytes) -> float:
         for event in events
         if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
     }
-    tasks = [event for event in events if event["name"] == "ThreadControllerImpl::RunTask"]
-    return max(event["tdur"] / 1000 for event in tasks if (event["pid"], event["tid"]) in mains)
+    return max(
+        event["tdur"] / 1000
+        for event in events
+        if event["name"] == "ThreadControllerImpl::RunTask"
+        and (event["pid"], event["tid"]) in mains
+        and "tdur" in event  # not where the trace cut it off
+    )
 
 
 def test_it_learns_from_a_file_and_over_http_and_asks_for_nothing(visit: Visitor, protocol: str) -> None:
