@@ -37,6 +37,7 @@ class Panel:
         name: a heading in HTML.
         drawable: whether the reader's hand does something on it; then the Tab key finds it.
         framed: whether it has an edge.
+        later: whether it stands after the controls on a phone, and the legend after it.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Panel:
     name: str = ""
     drawable: bool = False
     framed: bool = True
+    later: bool = False
 
     def html(self, pictures: tuple[str, str] | None) -> str:
         """The canvas over its still pictures, wide and narrow."""
@@ -66,7 +68,8 @@ class Panel:
         paper = (
             f'<div class="flow-paper{framed}" style="{shapes}">{drawn}<canvas {kind} {label}></canvas></div>'
         )
-        return f'<div class="flow-panel">{heading}{paper}</div>'
+        later = " flow-later" if self.later else ""
+        return f'<div class="flow-panel{later}">{heading}{paper}</div>'
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ export function trainer(spec, engine) {
   let total = 0; // steps since the last reset
   let curve = []; // means of MEAN losses
   let open = []; // losses since the last of them
-  let results = {}; // by pairs: { floor, distances }
+  let results = {}; // by pairs: { floor, distances, pairs }
+  let latest; // of them
 
   // The learner
 
@@ -65,7 +66,7 @@ export function trainer(spec, engine) {
       curve.push(open.reduce((a, b) => a + b) / MEAN);
       open = [];
     }
-    if (told.measured) results[told.measured.pairs] = told.measured;
+    if (told.measured) results[told.measured.pairs] = latest = told.measured;
     label();
     engine.draw();
   }
@@ -107,6 +108,7 @@ export function trainer(spec, engine) {
   function reshape(list) {
     dots = list;
     results = {};
+    latest = undefined;
     if (training && dots.length && !later) later = setTimeout(teach, WAIT);
     label();
     engine.draw();
@@ -180,11 +182,13 @@ export function trainer(spec, engine) {
     const { data, model, path, page, ink } = colors;
     const { t } = values;
     plane.dots(data, 5, dots, 0.35);
-    const gap = reach / 7;
-    const places = plane.places(gap);
-    plane.quiver(model, 1.3, 0.75, places, velocities(field, places, t), (speed) =>
-      Math.min(0.17, (0.92 * gap) / speed),
-    );
+    if (now) {
+      const gap = reach / 7;
+      const places = plane.places(gap);
+      plane.quiver(model, 1.3, 0.75, places, velocities(field, places, t), (speed) =>
+        Math.min(0.17, (0.92 * gap) / speed),
+      );
+    }
     if (now && t > 0) {
       const states = Array.from({ length: BENDS + 1 }, (_, k) => placed(now.way, (k * t) / BENDS));
       plane.ways(path, 1.2, 0.8, states, [], (i) => i < SHOWN);
@@ -303,14 +307,12 @@ export function trainer(spec, engine) {
     if (!total && training) return "Training begins.";
     if (!total) return `${net.weights.length.toLocaleString("en")} weights, drawn at random. Press Train.`;
     const loss = curve.length ? `loss ${fixed(curve.at(-1))}` : "";
-    const pairs = `${values.pairs} pairs`;
     if (training)
-      return `Step ${now.step.toLocaleString("en")} of ${now.steps.toLocaleString("en")} · ${loss} · ${pairs}`;
-    const found = results[values.pairs];
-    const after = `${total.toLocaleString("en")} steps · ${loss} · ${pairs}`;
-    if (!found) return `${after}. Press Train.`;
-    const distance = found.distances[Object.keys(samplers).indexOf(values.sampler)];
-    return `${after} · W₂ with ${values.sampler}: ${fixed(distance)}, between two samples of the shape: ${fixed(found.floor)}`;
+      return `Step ${now.step.toLocaleString("en")} of ${now.steps.toLocaleString("en")} · ${loss} · ${values.pairs} pairs`;
+    const after = `${total.toLocaleString("en")} steps · ${loss}`;
+    if (latest?.pairs !== values.pairs) return `${after}. Press Train to learn from ${values.pairs} pairs.`;
+    const distance = latest.distances[Object.keys(samplers).indexOf(values.sampler)];
+    return `${after} · W₂ with ${values.sampler}: ${fixed(distance)} · noise floor: ${fixed(latest.floor)}`;
   }
 
   return {
@@ -337,7 +339,7 @@ export function trainer(spec, engine) {
       training = asked = false;
       total = 0;
       [hand, curve, open, results] = [[], [], [], {}];
-      [now, cursor, down] = [undefined, undefined, false];
+      [now, latest, cursor, down] = [undefined, undefined, undefined, false];
       dots = outlines[values.shape]();
       net.weights.set(initial(SIZES, seeded(seed).uniform));
       finger(false);

@@ -91,20 +91,22 @@ def trainer_board(
                 select_control("shape", "Shape", (*SHAPES, OWN)),
             ),
             row(PLAY, range_control("t", "Time", "t", 0), RESET),
-            select_control("pairs", "Pairs", ("independent", "optimal")),
-            select_control("sampler", "Samples walk with", SAMPLERS),
+            row(
+                select_control("pairs", "Pairs", ("independent", "optimal")),
+                select_control("sampler", "Samples walk with", SAMPLERS),
+            ),
         ],
         description,
         panels=[
             [
                 Panel(
                     f"{description} {keys}",
-                    wide=(428, 428),
+                    wide=(400, 400),
                     narrow=(354, 354),
                     name="<b>Noise, field, shape</b>: draw on it",
                     drawable=True,
                 ),
-                Panel(chart, wide=(280, 428), narrow=(354, 320), name="<b>How well it does</b>"),
+                Panel(chart, wide=(308, 400), narrow=(354, 320), name="<b>How well it does</b>", later=True),
             ]
         ],
         title=title,
@@ -112,11 +114,10 @@ def trainer_board(
             ("data", SHADE, "your shape, the data x₁"),
             ("source", DOT, "noise x₀, on its way to x₁"),
             ("model", TIP, "learned field"),
-            ("path", LINE, "ways of some samples"),
+            ("path", LINE, "paths of some samples"),
             ("path", FRAME, "independent pairs"),
             ("path", SQUARE, "optimal pairs"),
             ("truth", DASHES, "noise floor"),
         ),
         caption=caption,
-        lines=2,
     )
