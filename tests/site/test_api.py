@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import searching
 
 import flowlib as fl
+from tests.small_book import build
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "book" / "appendices" / "api").glob("*.md"))
@@ -207,33 +207,12 @@ BOOK = """# A book
 @pytest.fixture(scope="module")
 def book(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The HTML of a page with two modules, and the warnings of its build."""
-    from sphinx.application import Sphinx
-    from sphinx.util.docutils import docutils_namespace
-
     folder = tmp_path_factory.mktemp("book")
     (folder / "index.md").write_text(BOOK)
     (folder / "references.bib").write_text((ROOT / "book" / "references.bib").read_text())
-    warnings = io.StringIO()
-    with docutils_namespace():  # else what one build registers is there already for the next
-        app = Sphinx(
-            folder,
-            None,
-            folder / "html",
-            folder / "doctrees",
-            "html",
-            confoverrides={
-                "extensions": ["myst_nb", "sphinxcontrib.bibtex", "mathematics", "api"],
-                "bibtex_bibfiles": ["references.bib"],
-                "html_math_renderer": "katex",
-                "html_theme": "basic",
-                "myst_enable_extensions": ["colon_fence", "dollarmath"],
-            },
-            status=None,
-            warning=warnings,
-            freshenv=True,
-        )
-        app.build()
-    return (folder / "html" / "index.html").read_text(), re.sub(r"\x1b\[[0-9;]*m", "", warnings.getvalue())
+    extensions = ("sphinxcontrib.bibtex", "mathematics", "api")
+    _, warned = build(folder, *extensions, bibtex_bibfiles=["references.bib"])
+    return (folder / "_build" / "html" / "index.html").read_text(), warned
 
 
 def test_names_in_inline_code_lead_to_their_entries(book: tuple[str, str]):

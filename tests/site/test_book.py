@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from myst_nb.sphinx_ import HideCodeCellNode
 
 from flowcourse import claim
 from flowcourse.claims import MARK
+from tests.small_book import build
 from tools import vendor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,39 +103,11 @@ A sentence.
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The HTML of the page and the warnings of its build."""
-    from sphinx.application import Sphinx
-    from sphinx.util.docutils import docutils_namespace
-
     folder = tmp_path_factory.mktemp("book")
     (folder / "index.md").write_text(PAGE)
-    warnings = io.StringIO()
-    with docutils_namespace():  # else what one build registers is there already for the next
-        app = Sphinx(
-            folder,
-            None,
-            folder / "html",
-            folder / "doctrees",
-            "html",
-            confoverrides={
-                "extensions": [
-                    "myst_nb",
-                    "sphinx_proof",
-                    "sphinx_exercise",
-                    "mathematics",
-                    "reading",
-                ],
-                "html_math_renderer": "katex",
-                "html_theme": "basic",
-                "katex_macros": {r"\R": r"\mathbb{R}"},
-                "myst_enable_extensions": ["amsmath", "colon_fence", "dollarmath"],
-                "numfig": True,
-            },
-            status=None,
-            warning=warnings,
-            freshenv=True,
-        )
-        app.build()
-    return (folder / "html" / "index.html").read_text(), re.sub(r"\x1b\[[0-9;]*m", "", warnings.getvalue())
+    extensions = ("sphinx_proof", "sphinx_exercise", "mathematics", "reading")
+    _, warned = build(folder, *extensions, katex_macros={r"\R": r"\mathbb{R}"}, numfig=True)
+    return (folder / "_build" / "html" / "index.html").read_text(), warned
 
 
 def test_formulas_are_html_and_mathml_without_a_script(page: tuple[str, str]) -> None:

@@ -16,8 +16,6 @@ SOURCES = [*sorted((BOOK / "source").glob("*.md")), BOOK / "appendices" / "conve
 EXHIBIT = re.compile(r"^\((bug-[\w-]+)\)=\n(.*)$", re.MULTILINE)
 TITLED = re.compile(r"\*\*([^*]+)\.\*\*")
 PARTS = ["Symptom", "Cause", "Test", "Shown in"]
-# Exhibits of a chapter that is being written; when it has them, their labels must stand on the page.
-AWAITED = {"Times embedded in bfloat16", "A time density applied twice", "A bag of words"}
 
 
 def exhibits(text: str) -> dict[str, str]:
@@ -65,24 +63,17 @@ def test_every_exhibit_of_the_chapters_hangs_in_the_museum_once_under_its_name()
     }
     shown = rooms()
     assert len(made) > 40
-    own = Counter(labels(text)[0] for name, text in shown.items() if name not in AWAITED)
+    own = Counter(labels(text)[0] for name, text in shown.items())
     assert own == Counter(dict.fromkeys(made, 1))
     for name, text in shown.items():
         assert set(labels(text)) <= made.keys(), name
-        if name not in AWAITED and (titled := TITLED.fullmatch(made[labels(text)[0]])):
+        if titled := TITLED.fullmatch(made[labels(text)[0]]):
             assert titled[1].replace("$z$", "z") == name
 
 
 def test_every_exhibit_says_its_symptom_its_cause_its_test_and_where():
     for name, text in rooms().items():
         assert re.findall(r"^([A-Z][\w ]+)\n: .+", text, re.MULTILINE) == PARTS, name
-
-
-def test_what_is_awaited_is_on_the_page_and_says_so():
-    shown = rooms()
-    assert shown.keys() >= AWAITED
-    for name, text in shown.items():
-        assert ("still to come" in text) == (name in AWAITED), name
 
 
 def test_a_link_says_the_chapter_that_it_leads_to():

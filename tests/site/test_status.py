@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import platform
 import re
 import subprocess
@@ -15,6 +14,7 @@ import status
 from docutils import nodes
 
 from flowcourse.claims import MARK
+from tests.small_book import build
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Sphinx and its extensions
 
@@ -28,32 +28,11 @@ def write_notebook(path: Path, title: str, code: str) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
-def build(folder: Path) -> tuple[str, list[str]]:
+def built(folder: Path) -> tuple[str, list[str]]:
     """The status page after a build, and the pages that the build wrote."""
-    from sphinx.application import Sphinx
-    from sphinx.util.docutils import docutils_namespace
-
-    said = io.StringIO()
-    with docutils_namespace():  # else what one build registers is there already for the next
-        app = Sphinx(
-            folder,
-            None,
-            folder / "_build" / "html",
-            folder / "_build" / "doctrees",
-            "html",
-            confoverrides={
-                "extensions": ["myst_nb", "status"],
-                "html_theme": "basic",
-                "myst_enable_extensions": ["colon_fence"],
-                "exclude_patterns": ["_build"],
-                "nb_execution_mode": "cache",
-                "nb_execution_cache_path": str(folder / "_build" / "cache"),
-            },
-            status=said,
-            warning=io.StringIO(),
-        )
-        app.build()
-    written = re.findall(r"writing output.*?\] *(?:\x1b\[\d+m)*([\w-]+)", said.getvalue())
+    cache = str(folder / "_build" / "cache")
+    said, _ = build(folder, "status", nb_execution_mode="cache", nb_execution_cache_path=cache)
+    written = re.findall(r"writing output.*?\] *([\w-]+)", said)
     return (folder / "_build" / "html" / "status.html").read_text(), written
 
 
@@ -70,7 +49,7 @@ def test_the_page_says_what_ran_and_how_long_and_is_written_again_when_that_chan
     claimed = f"print({MARK + 'one'!r})\nprint('no claim')\nprint({MARK + 'two'!r})"
     write_notebook(tmp_path / "01-first.ipynb", "First", claimed)
     write_notebook(tmp_path / "02-second.ipynb", "Second", "import time\ntime.sleep(2)")
-    page, _ = build(tmp_path)
+    page, _ = built(tmp_path)
     made = rows(page)
     first, second, together = (
         next(r for r in made if r[0] == n) for n in ("1. First", "2. Second", "Together")
@@ -82,10 +61,10 @@ def test_the_page_says_what_ran_and_how_long_and_is_written_again_when_that_chan
     assert ["torch", status.installed("torch")] in made
     assert ["Commit", "unknown"] in made or re.search(r"Commit.*[0-9a-f]{12}", page, re.DOTALL)
 
-    again, written = build(tmp_path)
+    again, written = built(tmp_path)
     assert again == page and written == []
     write_notebook(tmp_path / "02-second.ipynb", "Second", f"print({MARK + 'three'!r})")
-    changed, written = build(tmp_path)
+    changed, written = built(tmp_path)
     assert set(written) >= {"02-second", "status"} and "01-first" not in written
     assert next(r for r in rows(changed) if r[0] == "Together")[2] == "3"
 
