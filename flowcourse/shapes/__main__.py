@@ -2,8 +2,8 @@
 
     python -m flowcourse.shapes autoencoder     # about 25 minutes of one core
     python -m flowcourse.shapes unpack          # instead: take the one that comes with the course
-    python -m flowcourse.shapes model           # hours of one core
-    python -m flowcourse.shapes student         # hours of one core
+    python -m flowcourse.shapes model           # four hours of two cores, or minutes of a GPU
+    python -m flowcourse.shapes student         # three hours of one core
     python -m flowcourse.shapes evaluate
     python -m flowcourse.shapes ship            # into the course
     torchrun --nproc_per_node 4 -m flowcourse.shapes model     # the same on four GPUs, a batch on each
@@ -44,7 +44,7 @@ def model(told: argparse.Namespace) -> None:
             told.folder,
             steps=told.steps or 24_000,
             compile=not told.eager,
-            start=shipped.model() if told.from_shipped else None,
+            start=shipped.begin("model", told.folder) if told.from_shipped else None,
             accept_changes=told.accept_changes,
         )
 
@@ -57,7 +57,7 @@ def student(told: argparse.Namespace) -> None:
         n=told.trajectories,
         scale=told.scale,
         compile=not told.eager,
-        start=shipped.student() if told.from_shipped else None,
+        start=shipped.begin("student", told.folder) if told.from_shipped else None,
         accept_changes=told.accept_changes,
     )
 

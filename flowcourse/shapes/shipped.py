@@ -91,6 +91,8 @@ def ship(folder: Path = train.FOLDER, to: Path = FOLDER) -> list[str]:
             "sha256": hashlib.sha256(content).hexdigest(),
             "runs": {run: _run(folder / f"{run}.safetensors") for run in RUNS[name]},
         }
+        if (before := folder / f"{name}.before.json").exists():  # what it began with
+            told[name]["before"] = json.loads(before.read_text(encoding="utf-8"))
     notes.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return found
 
@@ -156,6 +158,25 @@ def training() -> dict[str, Any]:
     notes = FOLDER / "training.json"
     told: dict[str, Any] = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
     return told
+
+
+def seconds() -> float:
+    """How long all trainings took of what is shipped, those included with whose weights others began."""
+
+    def of(network: dict[str, Any]) -> float:
+        earlier = of(network["before"]) if "before" in network else 0.0
+        return earlier + sum(run["seconds"] or 0.0 for run in network["runs"].values())
+
+    return sum(map(of, training().values()))
+
+
+def begin(name: str, folder: Path = train.FOLDER) -> TextToImage:
+    """The shipped "model" or "student", for a training in the folder to go on with; `ship` will tell of both."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = folder / f"{name}.before.json"
+    if not before.exists():
+        before.write_text(json.dumps(training()[name]), encoding="utf-8")
+    return model() if name == "model" else student()
 
 
 def autoencoder() -> Autoencoder:

@@ -520,16 +520,19 @@ def test_a_training_can_begin_with_what_is_shipped(random_weights, tmp_path):
     assert all(torch.equal(x, theirs[name]) for name, x in ours.items())
     with pytest.raises(FileExistsError, match="has a trained autoencoder already"):
         shipped.unpack(tmp_path)
-    first = shipped.model()
+    first = shipped.begin("model", tmp_path)
+    assert all(map(torch.equal, first.state_dict().values(), shipped.model().state_dict().values()))
     short = {"steps": 1, "batch": 4, "scenes": 40, "compile": False, "progress": False}
     trained = train.train_model(tmp_path, start=first, **short)
     moved = [(a - b).abs().max() for a, b in zip(trained.parameters(), first.parameters(), strict=True)]
     assert 0 < max(moved) < 1e-3  # a step of the warm-up, averaged
     assert shipped.ship(tmp_path, tmp_path / "out") == ["autoencoder", "model"]
+    told = json.loads((tmp_path / "out" / "training.json").read_text())
     assert (
-        shipped.training()["autoencoder"]
-        == json.loads((tmp_path / "out" / "training.json").read_text())["autoencoder"]
+        told["model"]["before"] == shipped.training()["model"]
+        and told["model"]["runs"]["model"]["steps"] == 1
     )
+    assert told["autoencoder"] == shipped.training()["autoencoder"]
     again = [folder / "autoencoder.safetensors" for folder in (shipped.FOLDER, tmp_path / "out")]
     assert again[0].read_bytes() == again[1].read_bytes()
 
