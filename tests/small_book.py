@@ -16,14 +16,14 @@ def build(folder: Path, *extensions: str, **settings: Any) -> tuple[str, str]:
     from sphinx.util.docutils import docutils_namespace
 
     said, warned = io.StringIO(), io.StringIO()
-    common = {
+    common: dict[str, Any] = {
         "extensions": ["myst_nb", *extensions],
         "exclude_patterns": ["_build"],
         "html_theme": "basic",
-        "html_math_renderer": "katex" if "mathematics" in extensions else None,
         "myst_enable_extensions": ["amsmath", "colon_fence", "dollarmath"],
     }
-    common = {name: value for name, value in common.items() if value is not None}
+    if "mathematics" in extensions:
+        common["html_math_renderer"] = "katex"
     made = folder / "_build"
     with docutils_namespace():  # else what one build registers is there already for the next
         app = Sphinx(

@@ -95,7 +95,7 @@ def _law(mean: float, std: float, pixels: float) -> dict[str, Any]:
 
 
 LAWS = [(0.5, 0.8, 4.0), (-1.2, 1.3, 9.0), (0.3, 1.0, 0.25), (0.7, 0.6, 1.0)]
-_signature = "my_law(mean, std, pixels)"
+LAW = "my_law(mean, std, pixels)"
 
 
 def _law_off(result: Tensor, right: Tensor, _: Answer) -> str:
@@ -112,8 +112,8 @@ def _law_off(result: Tensor, right: Tensor, _: Answer) -> str:
 exercise(
     "10.3",
     "A law for larger pictures",
-    _signature,
-    Probe(numbers(_signature, LAWS, "two numbers, a mean and a deviation", length=2), _law_off),
+    LAW,
+    Probe(numbers(LAW, LAWS, "two numbers, a mean and a deviation", length=2), _law_off),
     right=_law(lambda p: (-p.mean - p.step, p.std)),
     mistakes=[
         (
@@ -209,18 +209,18 @@ def _mask(patches: int, said: Tensor) -> dict[str, Any]:
 
 SAID = torch.tensor([[True, True, True, False], [True, True, False, False], [True, True, True, True]])
 SILENT = torch.zeros(2, 3, dtype=torch.bool)
-_signature = "my_mask(patches, said)"
+MASK = "my_mask(patches, said)"
 
 
-def _masks(patches: int, said: Tensor, signature: str = _signature) -> Any:
+def _masks(patches: int, said: Tensor) -> Any:
     def measure(my_mask: Answer) -> Tensor:
         result, n = my_mask(patches, said), patches + said.shape[1]
         if isinstance(result, Tensor) and result.is_floating_point():
             raise GradeError(
-                f"{signature} must return a bool tensor, True where a token is seen; yours is {result.dtype}, as a "
+                f"{MASK} must return a bool tensor, True where a token is seen; yours is {result.dtype}, as a "
                 "mask that is added to the logits"
             )
-        require(result, torch.ones(len(said), n, n, dtype=torch.bool), signature)
+        require(result, torch.ones(len(said), n, n, dtype=torch.bool), MASK)
         return result.long()
 
     return measure
@@ -241,7 +241,7 @@ def _mask_off(result: Tensor, right: Tensor, _: Answer) -> str:
 exercise(
     "10.4",
     "Cross-attention by a mask",
-    _signature,
+    MASK,
     Probe(_masks(3, SAID), _mask_off),
     Probe(_masks(5, SAID[:1]), "right for three patches, but not for five"),
     Probe(
@@ -377,7 +377,7 @@ def _pictures(my_draw: Answer) -> Tensor:
     def drawn(captions: list[str], seed: int) -> Tensor:
         with torch.no_grad():
             pictures = my_draw(captions, Generator().manual_seed(seed))
-        require(pictures, torch.zeros(len(captions), 3, SIDE, SIDE), "my_draw(captions, generator)")
+        require(pictures, torch.zeros(len(captions), 3, SIDE, SIDE), DRAW)
         return pictures.detach().cpu()
 
     few = captions[:3]
@@ -448,11 +448,11 @@ def _halves(found: list[Scene]) -> tuple[list[Scene], list[Scene]]:
     return found[:PROMPTS_OF_EACH], found[PROMPTS_OF_EACH:]
 
 
-_signature = "my_draw(captions, generator)"
+DRAW = "my_draw(captions, generator)"
 exercise(
     "10.5",
     "A new word",
-    _signature,
+    DRAW,
     Probe(_adherence, "the model must obey"),
     right=painted,
     mistakes=[],

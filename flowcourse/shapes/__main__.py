@@ -2,7 +2,7 @@
 
     python -m flowcourse.shapes autoencoder     # about 25 minutes of one core
     python -m flowcourse.shapes unpack          # instead: take the one that comes with the course
-    python -m flowcourse.shapes model           # four hours of two cores, or minutes of a GPU
+    python -m flowcourse.shapes model           # four hours of two cores
     python -m flowcourse.shapes student         # three hours of one core
     python -m flowcourse.shapes evaluate
     python -m flowcourse.shapes ship            # into the course

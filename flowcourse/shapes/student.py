@@ -47,8 +47,9 @@ def load_trajectories(folder: Path, n: int, scale: float, *, part: int = 2000) -
     Each `part` has a file of its own, so that a call that was stopped goes on; its name tells one teacher from another.
     """
     net, parts = load_model(folder), []
+    teacher = digest(net)
     for k in range(0, n, part):
-        file = folder / "trajectories" / f"{digest(net)}-{scale:g}-{k:07}.safetensors"
+        file = folder / "trajectories" / f"{teacher}-{scale:g}-{k:07}.safetensors"
         if not file.exists():
             g = Generator().manual_seed(5 + k)
             tokens = TOKENIZER([*map(str, describe(sample(part, generator=g), generator=g))])
