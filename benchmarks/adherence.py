@@ -14,6 +14,8 @@ weights are measured anew.
   others. The student takes 4 steps, without guidance.
 - "scales" and "steps": the same with 100 pictures at other scales, or other numbers of steps, than the chosen ones.
 - "learning": the same with 150 pictures for each snapshot of the model's weights.
+- "page": the shipped networks once more, in the prompt box's own arithmetic: how many of 30 pictures a skill obey when
+  its scripts draw and judge them, how many when Python does from the same noise, and how many verdicts differ.
 """
 
 from __future__ import annotations
@@ -30,18 +32,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from py_mini_racer import MiniRacer
 from safetensors.torch import load_file
 from torch import Generator
 
 from benchmarks.resuming import Line, Lines
+from flowcourse import assets
 from flowcourse.intervals import wilson
 from flowcourse.shapes import shipped
-from flowcourse.shapes.captions import PROMPTS, Demand, describe, prompts
+from flowcourse.shapes.captions import PROMPTS, Demand, describe, judge, prompts
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.faults import FAULTS, fault
-from flowcourse.shapes.model import TextToImage, draw
+from flowcourse.shapes.model import TextToImage, draw, moments
+from flowcourse.shapes.noise import noise
+from flowcourse.shapes.parts import part
 from flowcourse.shapes.scenes import sample
 from flowcourse.shapes.student import load_student
+from flowcourse.shapes.tables import tables
 from flowcourse.shapes.train import FOLDER, digest, load_autoencoder, load_model, steps_done
 from flowlib.autoencoder import Autoencoder
 
@@ -58,6 +65,7 @@ class Budget:
     table: int = 1000
     sweep: int = 100
     learning: int = 150
+    page: int = 30
     scales: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0)
     steps: tuple[int, ...] = (2, 4, 8, 12, 20, 32)
     jumps: tuple[int, ...] = (1, 2, 4, 8)
@@ -65,7 +73,7 @@ class Budget:
     chosen_steps: tuple[int, ...] = (12, 20)
 
 
-QUICK = Budget(6, 3, 2, 2, (1.0, 3.0), (1, 2), (1, 4), (2.0, 3.0), (2, 3))
+QUICK = Budget(6, 3, 2, 2, 1, (1.0, 3.0), (1, 2), (1, 4), (2.0, 3.0), (2, 3))
 
 
 class Networks(NamedTuple):
@@ -132,6 +140,52 @@ def on_training(net: TextToImage, autoencoder: Autoencoder, n: int, scale: float
     """`judged` for n captions of scenes as training shows them."""
     g = Generator().manual_seed(50)
     return judged(net, autoencoder, describe(sample(n, generator=g), generator=g), scale, steps, g)
+
+
+PAGE = """
+(({ painter }, { tables }, parts, jobs) => {
+  const it = painter(tables, (told) => found.push(...(told.found ?? []).map((one) => one.obeyed)), () => 0);
+  for (const [name, text] of Object.entries(parts)) it.take(name, text);
+  (async () => { for (const job of jobs) await it.draw(job); })().catch((error) => found.push(error.message));
+  return 0;
+})"""
+
+
+def in_page(method: str, n: int, scale: float, steps: int) -> Line:
+    """How many of n pictures a skill obey that the prompt box's scripts draw and judge, and that Python does.
+
+    `method` is "model" or "student", as they come with the course.
+    """
+    demands = [
+        demand
+        for k, skill in enumerate(PROMPTS)
+        for demand in prompts(skill, n, generator=Generator().manual_seed(400 + k))
+    ]
+    way = {"method": method, "count": 1, "scale": scale, "moments": moments(steps).tolist()}
+    jobs = [way | {"id": k, "seed": k, "caption": str(demand)} for k, demand in enumerate(demands)]
+    parts = {name: part(name).text for name in ("decoder", method)}
+    with MiniRacer() as engine:
+        roots = ("explorables/still.js", "shapes/painter.js")  # the first has what else only browsers have
+        for path in dict.fromkeys(path for root in roots for path in assets.modules(root)):
+            engine.eval(assets.linked(path))
+        told = ", ".join(map(json.dumps, ({"tables": tables()}, parts, jobs)))
+        engine.eval(f"globalThis.found = []; {PAGE}(flowcourse.painter, {told})")
+        by_page = json.loads(engine.eval("JSON.stringify(found)"))  # after all that waited
+    net, autoencoder = getattr(shipped, method)(), shipped.autoencoder()
+    by_python = []
+    for first in range(0, len(demands), 100):
+        some = demands[first : first + 100]
+        x_0 = torch.cat([noise(first + k, 1) for k in range(len(some))])
+        x = draw(net, autoencoder, [*map(str, some)], guidance_scale=scale, steps=steps, x_0=x_0)
+        by_python += map(judge, detect(x), some)
+    if len(by_page) != len(by_python):
+        raise RuntimeError(f"{len(jobs)} pictures were asked of the page, it answered {by_page[-1:]}")
+    return {
+        "n": len(jobs),
+        "obeyed in the page": sum(by_page),
+        "obeyed in Python": sum(by_python),
+        "verdicts that differ": sum(a != b for a, b in zip(by_page, by_python, strict=True)),
+    }
 
 
 def choose(tried: Iterable[tuple[float, int, Line]]) -> tuple[float, int]:
@@ -208,6 +262,14 @@ def measure(nets: Networks, lines: Lines, budget: Budget) -> Iterable[Line]:
     for done, net in nets.snapshots:
         record["learning"][f"{done}"] = skills(net, budget.learning, w, steps, 3)
         yield record
+
+
+    record["page"] = {}
+    for method, scale, k in (("model", w, steps), ("student", 1.0, JUMPS)):
+        if shipped.here(method):
+            of = {"page": shipped.training()[method]["sha256"], "n": budget.page, "scale": scale, "steps": k}
+            record["page"][method] = lines.once(of, partial(in_page, method, budget.page, scale, k))
+            yield record
 
 
 def commonest(skills: Line) -> list[tuple[str, int]]:

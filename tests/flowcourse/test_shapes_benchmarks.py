@@ -204,13 +204,18 @@ def test_adherence_is_counted_for_each_network_once(autoencoder: Autoencoder, tm
         s for s in sample(500, generator=generator(), mix={"one": 1})
         if (s.objects[0].shape, s.objects[0].color) == ("ring", "red")
     )  # fmt: skip
-    asked = []
+    asked, in_the_page = [], []
 
     def draws(net, autoencoder, captions, *, guidance_scale, steps, generator):
         asked.append((net.student, guidance_scale, steps, len(captions)))
         return render([ring] * len(captions))
 
+    def in_page(*way):
+        in_the_page.append(way)
+        return {"way": way}
+
     monkeypatch.setattr(adherence, "draw", draws)
+    monkeypatch.setattr(adherence, "in_page", in_page)
     nets = adherence.Networks(autoencoder, teacher, student, [(500, teacher), (1000, teacher)])
     budget = replace(adherence.QUICK, table=7)
     *_, record = adherence.measure(nets, Lines(tmp_path / "lines.jsonl"), budget)
@@ -225,11 +230,28 @@ def test_adherence_is_counted_for_each_network_once(autoencoder: Autoencoder, tm
     assert {(s, k) for is_student, s, k, _ in asked if is_student} == {(1.0, 1), (1.0, adherence.JUMPS)}
     assert set(record["scales"]) == {"1", "3"} and set(record["steps"]) == {"1", "2"}
     assert record["learning"]["500"] == record["learning"]["1000"]
+    assert in_the_page == [("model", 1, chosen["guidance scale"], 2), ("student", 1, 1.0, adherence.JUMPS)]
     adherence.show(record)
 
     asked.clear()
     *_, again = adherence.measure(nets, Lines(tmp_path / "lines.jsonl"), budget)
     assert asked == [] and again == record
+
+
+def test_the_page_draws_and_judges_as_python_does(monkeypatch):
+    found = adherence.in_page("student", 1, 1.0, adherence.JUMPS)
+    assert found["n"] == len(PROMPTS) and found["verdicts that differ"] == 0
+    assert found["n"] > found["obeyed in the page"] == found["obeyed in Python"] > 0
+    monkeypatch.setattr(adherence, "judge", lambda scene, demand: False)
+    disagreed = adherence.in_page("student", 1, 1.0, adherence.JUMPS)
+    assert disagreed["verdicts that differ"] == found["obeyed in the page"]
+
+
+def test_a_page_that_fails_is_told(monkeypatch):
+    known = adherence.tables()
+    monkeypatch.setattr(adherence, "tables", lambda: known | {"words": ["a", "nothing"]})
+    with pytest.raises(RuntimeError, match="11 pictures were asked of the page, it answered.*among the 2 words"):
+        adherence.in_page("student", 1, 1.0, 1)
 
 
 def test_a_random_model_is_drawn_and_judged(autoencoder: Autoencoder):
