@@ -263,7 +263,6 @@ def measure(nets: Networks, lines: Lines, budget: Budget) -> Iterable[Line]:
         record["learning"][f"{done}"] = skills(net, budget.learning, w, steps, 3)
         yield record
 
-
     record["page"] = {}
     for method, scale, k in (("model", w, steps), ("student", 1.0, JUMPS)):
         if shipped.here(method):
