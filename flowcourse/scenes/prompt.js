@@ -58,6 +58,8 @@ export function prompt(spec, engine) {
   let said = spec.said;
   let heard = null;
   let state = {};
+  let kept = []; // what a drawing posted, by step, to go back to
+  let back = null; // the step that is looked at again
   let offered; // the text that the chips continue
 
   const chosen = () =>
@@ -108,10 +110,27 @@ export function prompt(spec, engine) {
     });
   }
 
+  // Back to an earlier step
+
+  function stops(steps, at) {
+    inputs.at.dataset.values = JSON.stringify([...Array(steps + 1).keys()]);
+    inputs.at.max = steps;
+    engine.set("at", at);
+  }
+
+  function look() {
+    const message = kept[values.at];
+    if (busy || !message || values.at === back) return;
+    back = values.at;
+    show(message, message.count);
+    tell(message.said, message.heard);
+  }
+
   // Drawing
 
   function halt(text) {
     job += 1;
+    if (kept.length) kept.at(-1).said = text;
     busy = false;
     worker?.postMessage({ stop: true });
     tell(text);
@@ -121,16 +140,19 @@ export function prompt(spec, engine) {
     if (data.error) return halt(`Something went wrong: ${data.error}`);
     show(data, asked.count);
     const { step, steps, found } = data;
+    const until = `After step ${step} of ${steps}, at t = ${fixed(asked.moments[step], 2)}`;
+    kept[step] = { ...data, count: asked.count, said: until };
+    back = step;
+    stops(steps, step);
     state = { step, steps, found, seconds: (performance.now() - asked.began) / 1000, pixels: data.pixels };
     if (!found) return tell(`Step ${step} of ${steps}`, "Drawing");
     busy = false;
     const obeyed = found.filter((one) => one.obeyed).length;
     const verdict = found.length > 1 ? `${obeyed} of ${found.length} obey` : obeyed ? "obeyed" : "not obeyed";
     const how = `${steps} ${steps > 1 ? "steps" : "step"} of the ${methods[asked.method].label}`;
-    tell(
-      `“${asked.caption}”, seed ${asked.seed}: ${how} in ${fixed(state.seconds, 1)} s, ${verdict}`,
-      announced(found),
-    );
+    const said = `“${asked.caption}”, seed ${asked.seed}: ${how} in ${fixed(state.seconds, 1)} s, ${verdict}`;
+    Object.assign(kept[step], { said, heard: announced(found) });
+    tell(said, announced(found));
   }
 
   async function start() {
@@ -147,7 +169,7 @@ export function prompt(spec, engine) {
     const { moments } = methods[asked.method];
     Object.assign(asked, { scale: values.scale, moments: moments[values.steps] });
     busy = true;
-    state = {};
+    [state, kept] = [{}, []];
     if (missing()) tell(`Loading ${megabytes(missing())} …`);
     try {
       for (const name of needed(asked.method)) {
@@ -251,18 +273,21 @@ export function prompt(spec, engine) {
       button.textContent = label();
       button.disabled = !ready();
       stop.disabled = !busy;
+      inputs.at.disabled = busy || kept.length < 2;
       figure.dataset.busy = busy ? "1" : "";
       offer();
     },
     change(name) {
       if (name === "method") adapt();
+      if (name === "at") look();
     },
     reset() {
+      [state, kept] = [{}, []];
       halt(spec.said);
-      state = {};
       grid.dataset.count = spec.count;
       grid.replaceChildren(...poster.map((child) => child.cloneNode(true)));
       adapt();
+      stops(methods[spec.method].steps, methods[spec.method].steps);
     },
     readout: () => said,
     heard: () => heard ?? said,

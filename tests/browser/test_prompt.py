@@ -155,6 +155,40 @@ def test_it_stops_starts_afresh_and_resets(opened: Open) -> None:
     assert state(page)["prompt"] == CAPTION and state(page)["count"] == "1"
 
 
+def test_a_slider_leads_back_through_the_steps(opened: Open) -> None:
+    page = opened()
+    slider = page.locator("[data-control=at]")
+    assert not slider.is_enabled()  # nothing was drawn yet
+    page.locator(".flow-draw").click()
+    until(page, "s.found")
+    verdict = said(page)
+    assert state(page)["at"] == 4
+    slider.focus()
+    page.keyboard.press("Home")
+    page.wait_for_function(
+        "document.querySelector('.flow-readout').textContent === 'After step 0 of 4, at t = 0.00'"
+    )
+    shown = page.evaluate(
+        "[...document.querySelector('.flow-pictures canvas').getContext('2d').getImageData(0, 0, 32, 32).data]"
+    )
+    x = (shipped.autoencoder().decode(noise(5, 1))[0] / 2 + 0.5).clamp(0, 1)
+    rgba = np.array(shown, dtype=float).reshape(32, 32, 4) / 255
+    assert np.abs(rgba[..., :3] - x.permute(1, 2, 0).numpy()).max() < 1.01 / 255
+    assert page.locator(".flow-pictures p").text_content() == ""
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.flow-readout').textContent.includes('step 1 of 4')")
+    page.keyboard.press("End")
+    page.wait_for_function(f"document.querySelector('.flow-readout').textContent === {json.dumps(verdict)}")
+    assert "obeyed" in (page.locator(".flow-pictures p").text_content() or "")
+    page.locator("[data-control=steps]").focus()
+    page.keyboard.press("Home")
+    page.locator(".flow-draw").click()
+    until(page, "s.found && s.steps === 1")
+    assert state(page)["at"] == 1 and slider.get_attribute("max") == "1"
+    page.locator(".flow-reset").click()
+    assert state(page)["at"] == 4 and not slider.is_enabled()
+
+
 def test_by_keyboard_alone(opened: Open) -> None:
     page = opened()
     field = page.locator("[data-control=prompt]")

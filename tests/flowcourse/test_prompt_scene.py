@@ -60,6 +60,7 @@ def test_every_control_has_a_name(figure):
         "scale",
         "count",
         "seed",
+        "at",
     ]
     assert html.count('class="flow-readout"') == 1
     assert "<label>Prompt<input" in html
