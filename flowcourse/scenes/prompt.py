@@ -59,8 +59,7 @@ def prompt_box(
     A worker in the page computes what `draw` computes in Python, with the same weights: seed s and n pictures are
     draw(net, autoencoder, [str(parse(caption))] * n, x_0=noise(s, n)). The exact detector judges every picture. The
     weights are loaded when the reader asks for them. The student draws if it is shipped, else the guided teacher; with
-    both the reader has the choice. When they are drawn a slider leads back through the steps. Without weights the figure
-    says so.
+    both the reader has the choice. A slider leads back through the steps. Without weights the figure says so.
 
     Args:
         caption: the prompt at first.
