@@ -129,7 +129,7 @@ def _pictures(
     fixed = ", ".join(
         f"{c.label}, {c.symbol} = {c.default}" for other, c in controls.items() if other != name
     )
-    drawn = f"Drawn in advance for {fixed}; a running notebook has a slider for each." if fixed else None
+    drawn = f"Drawn in advance for {fixed}; a running notebook lets you change that too." if fixed else None
     return frames_explorable(
         control,
         frames,

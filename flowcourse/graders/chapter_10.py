@@ -21,7 +21,7 @@ from flowcourse.shapes.scenes import COLORS, MAGENTA, SHAPES, SIDE, Object, Scen
 choice(
     "10.1",
     "Two clocks",
-    "A pipeline's network n(z, τ) was trained to predict ε - x at z = (1 - σ) x + σ ε, and is told τ = 1000 σ. You "
+    "A pipeline's network n(z, 1000 σ) was trained to predict ε - x at z = (1 - σ) x + σ ε. You "
     "have noise, and odeint, which integrates v from t = 0 at the noise to t = 1 at the data. Which v is right?",
     Option(
         "v(x, t) = n(x, 1000 (1 - t))",
@@ -104,8 +104,8 @@ def _law_off(result: Tensor, right: Tensor, _: Answer) -> str:
     told, wanted = (", ".join(f"{x:.4f}" for x in row.tolist()) for row in (result[at], right[at]))
     return (
         f"for σ logit-normal with mean {m:g} and deviation {s:g}, and {k:g} times the pixels, t should have "
-        f"({wanted}); yours is ({told}). Test it by sampling: draw z, take t = shift(1 - sigmoid(z), s), and look at "
-        "logit(t)"
+        f"({wanted}); yours is ({told}). Test it by sampling: draw r normal, take t = shift(1 - sigmoid(r), s) with "
+        "the shift s, and look at logit(t)"
     )
 
 
@@ -117,7 +117,7 @@ exercise(
     right=_law(lambda p: (-p.mean - p.step, p.std)),
     mistakes=[
         (
-            "that is the law of the new σ; wanted is that of t = 1 - σ, and logit(1 - σ) = -logit(σ)",
+            "that is the law of the new σ; wanted is that of t = 1 - σ",
             _law(lambda p: (p.mean + p.step, p.std)),
         ),
         (
@@ -183,7 +183,7 @@ exercise(
         ),
     ],
     hints=(
-        "What is logit t, if t = 1 - σ and z = logit σ is normal with the mean m and the deviation s?",
+        "What is logit t, if t = 1 - σ and logit σ is normal with the mean m and the deviation τ?",
         "What does the shift do to logit t, and by how much for so many times the pixels?",
         "A normal variable with its sign changed and a constant added is normal: with which mean and deviation?",
     ),
@@ -436,7 +436,8 @@ def _adherence(my_draw: Answer) -> Tensor:
     if most > colors[0][WORD]:
         raise GradeError(
             f"{told}. What should be {WORD} is mostly {name}: does the new word have a row of its own, do the captions "
-            "of training say it, are the scenes rendered in it, and was there time enough?"
+            "of training say it, are the scenes rendered in it, are all weights trained and not the words alone, and "
+            "was there time enough?"
         )
     raise GradeError(
         f"{told}. The color is there, {colors[0][WORD]} times: it is shapes and places that are wrong. More steps, a "
