@@ -25,7 +25,7 @@ from flowlib.guidance import Scale
 from flowlib.solvers import odeint
 from flowlib.tableaus import MIDPOINT
 
-OFTEN = (0.1, 0.5, 0.25, 0.15)  # how often the student is asked for 1, 2, 4 and 8 pieces of the way at once
+OFTEN = (0.05, 0.7, 0.15, 0.1)  # how often the student is asked for 1, 2, 4 and 8 pieces of the way at once
 
 
 @torch.no_grad()
