@@ -31,7 +31,7 @@ class MaskedAutoregressive(Transform):
         generator: the source of the first weights.
 
     Source: Papamakarios et al. (2017), section 3.1; the masks are those of Germain et al. (2015), section 4,
-    with degrees that go round instead of random ones.
+    with degrees that go around instead of random ones.
     """
 
     def __init__(

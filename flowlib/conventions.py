@@ -85,10 +85,10 @@ _PARTS: dict[str, Parts] = {
 def ddpm(
     alphas_cumprod: Tensor | None = None, *, predicts: Literal["noise", "data", "v"] = "noise"
 ) -> Convention:
-    """Denoising diffusion in discrete time: x = sqrt(abar_n) x_1 + sqrt(1 - abar_n) x_0, n = 0 next to the data.
+    """Denoising diffusion in discrete time: x = sqrt(b_n) x_1 + sqrt(1 - b_n) x_0, n = 0 next to the data.
 
-    `alphas_cumprod` (N,) holds the abar_n, falling strictly inside (0, 1), as diffusers' schedulers do; None is the
-    schedule of Ho et al. (2020), eq. 4 and section 4. Between two n, logit t = logit(abar) / 2 is interpolated.
+    `alphas_cumprod` (N,) holds the b_n, falling strictly inside (0, 1), as diffusers' schedulers do; None is the
+    schedule of Ho et al. (2020), eq. 4 and section 4. Between two n, logit t = logit(b_n) / 2 is interpolated.
     "noise", "data" and "v" are diffusers' "epsilon", "sample" and "v_prediction", where v = alpha noise - sigma data
     (Salimans & Ho 2022, appendix D) points from the data to the noise.
 

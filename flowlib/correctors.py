@@ -53,12 +53,13 @@ def feynman_kac(
     path: AffinePath = linear,
     generator: Generator | None = None,
 ) -> Corrected:
-    r"""Weighted particles of the tilted density q_1 ~ p(x)^(1 - w) p(x|y)^w, by the tilted path from q_0 = N(0, I):
+    r"""Weighted particles of the tilted density q_1, by the tilted path from q_0 = N(0, I):
 
-        dx = [g + e^2 / 2 grad log q_t(x)] dt + e dW,      g = u + w (c - u),      q_t ~ p_t^(1 - w) p_t(.|y)^w
-        d log-weight / dt = w (w - 1) <c - u, grad log p_t(x|y) - grad log p_t(x)>
+        dx = [g + e^2 / 2 grad log q_t(x)] dt + e dW,      g = u + w (c - u),      q_t = p_t^(1 - w) p_t(.|y)^w / Z_t,
+        d/dt log omega = w (w - 1) <c - u, grad log p_t(x|y) - grad log p_t(x)>.
 
-    The weight's rate is by how much the guided flow and q_t miss the continuity equation. Derived at thm-correctors.
+    The weight omega grows at the rate by which the guided flow and q_t miss the continuity equation. Derived at
+    thm-correctors.
     The score of q_t is what `convert` makes of g. The noise e changes no law; it lets particles that were drawn twice
     part again. They are drawn anew, by systematic resampling, whenever the effective sample size falls below
     `threshold`. Each step is one evaluation of u and of c (Euler-Maruyama).

@@ -112,8 +112,8 @@ def five_clouds() -> GaussianMixture:
 
 
 def four_corners() -> GaussianMixture:
-    """Four equal round Gaussians of standard deviation 0.8 at the corners of a square of side 1.8, anticlockwise from
-    (0.9, 0.9): so near to one another that a quarter of all points are nearer to another corner than to their own.
+    """Four equal round Gaussians of standard deviation 0.8 at the corners of a square of side 1.8, counterclockwise
+    from (0.9, 0.9): so near to one another that a quarter of all points are nearer to another corner than to their own.
 
     >>> four_corners().entropy
     3.17429238

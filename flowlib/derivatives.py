@@ -110,8 +110,11 @@ def divergence(
 
 
 def rademacher(x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Independent signs like x, +1 or -1 with equal odds: with S the symmetric part of J, e^T J e has the variance
-    2 sum_{i != j} S_ij^2, the least of all noise with independent entries (Gaussian: 2 sum_ij S_ij^2).
+    """Independent signs like x, +1 or -1 with equal odds. With S the symmetric part of J, e^T J e has the variance
+
+        2 sum_{i != j} S_ij^2,
+
+    the least of all noise with independent entries. Gaussian noise has 2 sum_ij S_ij^2 instead.
     """
     return torch.empty_like(x, requires_grad=False).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 

@@ -76,7 +76,7 @@ class EmpiricalVelocity:
 
     >>> from flowlib.paths import linear
     >>> v = Empirical(torch.tensor([[-1.0], [1.0]])).marginal_velocity(linear)
-    >>> v(torch.tensor([[0.5]]), 0.0), v.weights(torch.tensor([[0.5]]), 0.5)  # at t = 0 towards the mean
+    >>> v(torch.tensor([[0.5]]), 0.0), v.weights(torch.tensor([[0.5]]), 0.5)  # at t = 0 toward the mean
     (tensor([[-0.5000]]), tensor([[0.1192, 0.8808]]))
     """
 

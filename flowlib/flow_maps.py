@@ -34,7 +34,8 @@ def average_velocity(
 ) -> Tensor:
     r"""The mean velocity on the way from time s to time t of the points that are at x at time s,
 
-        u(x, s, t) = (phi_{s -> t}(x) - x) / (t - s) = 1 / (t - s) int_s^t v(X_r, r) dr,    u(x, s, s) = v(x, s).
+        u(x, s, t) = (phi_{s -> t}(x) - x) / (t - s) = 1 / (t - s) int_s^t v(phi_{s -> r}(x), r) dr,
+        u(x, s, s) = v(x, s).
 
     What is solved is dw/dr = v(x + (t - s) w, s + r (t - s)) for r from 0 to 1 and w(0) = 0: then u = w(1), with no
     division, so that s = t is no exception and all derivatives of u in x, s and t are those of the solver's steps.

@@ -169,7 +169,7 @@ def classifier_guided(
         checks.shaped("log_prob(x, t)", value, len(x))
         return value.sum()
 
-    towards = grad(total)
+    toward = grad(total)
 
     def field(x: Tensor, t: Tensor | float, **cond: object) -> Tensor:
         checks.floating("x", x)
@@ -178,9 +178,9 @@ def classifier_guided(
         b_alpha = sigma * (alpha_dot * sigma - alpha * sigma_dot)
         least, end = checks.extent(alpha.abs()), 10 * torch.finfo(alpha.dtype).eps
         if least and least[0] > end:
-            over_alpha = towards(x, times) / alpha
+            over_alpha = toward(x, times) / alpha
         else:  # some points are, or may be, at the end of the noise
-            direction, rate, *_ = jvp(lambda s: towards(x, s), (times,), (torch.ones_like(times),))
+            direction, rate, *_ = jvp(lambda s: toward(x, s), (times,), (torch.ones_like(times),))
             over_alpha = torch.where(alpha.abs() > end, direction / alpha, rate / alpha_dot)
         return v(x, t, **cond) + (_at(scale, x, t) * b_alpha * over_alpha).to(x.dtype)
 

@@ -41,7 +41,7 @@ def cfm_loss(
         coupling: re-pairs x_0 with x_1, called as coupling(x_0, x_1, generator=generator); x_1 stays as it is.
         times: the law of t, called as times(B, generator=generator, device=x_1.device).
         jitter: standard deviation of Gaussian noise added to x_t, in the units of x, with u_t unchanged. What is
-            learnt then transports p_t blurred by that noise: it ends at blurred data.
+            learned then transports p_t blurred by that noise: it ends at blurred data.
         generator: the source of x_0, the coupling, the times and the noise, in this order, on the device of x_1.
         **cond: passed on to the field, such as labels (B,) that belong to x_1.
 

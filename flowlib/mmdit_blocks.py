@@ -54,7 +54,12 @@ def embedder(inputs: int, d: int, generator: Generator | None, *, silent: bool =
 
 
 class QKNorm(nn.RMSNorm):
-    """x / sqrt(mean(x^2) + eps) * weight over the channels of a head, in the dtype of x also under autocast."""
+    """Queries or keys at one length, over the channels of a head,
+
+        y = weight x / sqrt(mean(x^2) + eps),
+
+    in the dtype of x also under autocast.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Like x (..., d / heads)."""

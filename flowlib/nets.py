@@ -53,7 +53,9 @@ SHORT = 128  # tokens
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""softmax(q k^T / sqrt(d)) v for each head, like q (B, heads, N, d), of keys and values (B, heads, M, d).
+    r"""Attention for each head, like q (B, heads, N, d), to keys and values (B, heads, M, d):
+
+        softmax((q k^T) / sqrt(d)) v.
 
     Torch's fused kernel does it, except for short sequences on the CPU, where that kernel's backward pass takes longer
     than all else that a transformer does in bfloat16.

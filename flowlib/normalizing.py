@@ -140,11 +140,14 @@ class Flow(nn.Module):
 
 
 def dequantize(x: Tensor, levels: int, generator: Generator | None = None) -> Tensor:
-    """(x + u) / levels with u uniform on [0, 1], for x in 0, ..., levels - 1: in float64 if x is, else in float32.
+    """Noise for whole numbers x from 0 to M - 1, with M = `levels`: (x + u) / M with u uniform on [0, 1].
 
-    By Jensen's inequality E_u log p((x + u) / levels) - d log levels <= log P(x), with P(x) the integral of p over the
-    cell of x: a density on [0, 1]^d is a bound for the probabilities of x, derived at prop-dequantize. On a GPU, where
-    looking would wait, other numbers than whole ones in range are not found.
+    By Jensen's inequality a density p on the cube is a bound for the probabilities of x,
+
+        E_u log p((x + u) / M) - d log M <= log P(x),
+
+    with P(x) the integral of p over the cell of x. Derived at prop-dequantize. The result is in float64 if x is, else
+    in float32. On a GPU, where looking would wait, other numbers than whole ones in range are not found.
 
     Source: Theis et al. (2016).
     """
@@ -162,7 +165,9 @@ def dequantize(x: Tensor, levels: int, generator: Generator | None = None) -> Te
 
 
 def bits_per_dimension(log_prob: Tensor, dimension: int, levels: int) -> Tensor:
-    """log_2 levels - log_prob / (d log 2): the bits a coordinate of x costs, for log_prob = log p((x + u) / levels).
+    """The bits that a coordinate of x costs, for the `log_prob` of (x + u) / M with M = `levels`:
+
+        log_2 M - log p((x + u) / M) / (d log 2).
 
     >>> bits_per_dimension(torch.tensor(0.0), 64, 16)  # a uniform density knows nothing
     tensor(4.)

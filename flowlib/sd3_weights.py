@@ -81,7 +81,7 @@ def _other_convention(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
     The sign turns the last layer. The time of each circle of the embedding runs backwards from where it ended: since
     cos(w - a) = cos w cos a + sin w sin a and sin(w - a) = sin w cos a - cos w sin a, the layer on top of it meets the
-    embedding of sigma reflected. Besides, diffusers has scale and shift of the last norms the other way round.
+    embedding of sigma reflected. Besides, diffusers has scale and shift of the last norms the other way around.
     """
     d = theirs["proj_out.weight"].shape[1]
     turned = dict(theirs)

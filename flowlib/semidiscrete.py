@@ -118,7 +118,7 @@ def fit_semidiscrete(
 ) -> Semidiscrete:
     r"""Learn the potentials by stochastic ascent on the dual of optimal transport, which is concave in g:
 
-        max_g  E_x min_j (|x - y_j|^2 - g_j) + (1/n) sum_j g_j,    gradient in g_j: 1/n - P(x falls into cell j).
+        max_g E_x min_j (|x - y_j|^2 - g_j) + 1/n sum_j g_j,    gradient in g_j: 1/n - P(x falls into cell j).
 
     A cell with too much mass loses potential, and shrinks. How well all cells agree, `Semidiscrete.masses` tells: from
     fresh noise, with a noise floor of sqrt(n / draws) for the relative error of a cell.

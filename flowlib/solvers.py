@@ -90,7 +90,7 @@ def odeint(
 
     Raises:
         ValueError, TypeError: arguments that do not fit each other, tolerances finer than x's dtype resolves, a time
-            that requires gradients, a field that does not answer like x, a condition that looks like a misspelt option.
+            that requires gradients, a field that does not answer like x, a condition like a misspelled option.
         FloatingPointError: the state became infinite or NaN, or no step is short enough for the tolerance; the message
             gives the time, the step and what to do.
         RuntimeError: the field changed x, or an earlier answer, in place.
@@ -103,7 +103,7 @@ def odeint(
     tensor([[0.8660, 0.5000]])
     """
     checks.floating("x", x)
-    _refuse_misspelt(cond)
+    _refuse_misspelled(cond)
     dtype = torch.promote_types(torch.float32, x.dtype)
     adaptive = steps is None and method.error is not None
     if not adaptive and (steps is None) == (times is None):
@@ -154,7 +154,7 @@ def trajectory(v: Field, x: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
     return torch.stack(times), torch.stack(states)
 
 
-def _refuse_misspelt(cond: dict[str, object]) -> None:
+def _refuse_misspelled(cond: dict[str, object]) -> None:
     """A name that is nearly an option's would vanish among the conditions that the field is free to ignore."""
     for name in cond:
         if name == "trajectory":

@@ -14,7 +14,7 @@ class Tableau:
 
     One step of length h from (x, t) evaluates the slopes k_i and combines them:
 
-        k_i = v(x + h sum_{j<i} a_ij k_j, t + c_i h),        x(t + h) ~ x + h sum_i b_i k_i.
+        k_i = v(x + h sum_{j<i} a_ij k_j, t + c_i h),        x_next = x + h sum_i b_i k_i.
 
     Args:
         name: what figures and messages call the method.

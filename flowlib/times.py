@@ -116,7 +116,7 @@ def _mode_density(t: Tensor, scale: float) -> Tensor:
 
 
 def shift(t: Tensor, s: float) -> Tensor:
-    """Times moved towards the noise, for s > 1: t / (s - (s - 1) t), that is logit t - log s. 0 and 1 stay.
+    """Times moved toward the noise, for s > 1: t / (s - (s - 1) t), that is logit t - log s. 0 and 1 stay.
 
     A sampler that takes its steps on a shifted grid spends more of them where there is much noise, as larger images
     need: see `resolution_shift`. Shifts compose by multiplication, so apply one. In Stable Diffusion 3's sigma = 1 - t

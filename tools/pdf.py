@@ -25,7 +25,14 @@ SCRIPTS = re.compile(r"<(script|noscript)\b.*?</\1>", re.DOTALL)
 NAMES = re.compile(r'(?<=\s)(id|for|aria-labelledby|aria-describedby|aria-controls)="([^"]*)"')
 LINKS = re.compile(r'(?<=\s)((?:xlink:)?href|src)="([^"]*)"')
 PAINTS = re.compile(r"url\((&quot;|[\"']?)#")
-PRINTED = "article > section { break-before: page } article:first-of-type > section { break-before: auto }"
+# A label that stands over its heading takes no part in the heading's line, and a bookmark loses the space after it.
+LABELS = re.compile(
+    r'(<h[1-6]>(?:<span class="section-number">[^<]*</span>)?)<span class="label">([^<]*)</span>\s*'
+)
+PRINTED = (
+    "article > section { break-before: page } article:first-of-type > section { break-before: auto }"
+    " .second-reading > :is(h2, h3) { padding-top: .7rem }"
+)
 FOOT = '<div style="width:100%;font:8px sans-serif;text-align:center;color:#666"><span class="pageNumber"></span></div>'
 
 
@@ -51,9 +58,12 @@ def order(built: Path) -> list[str]:
 
 
 def moved(html: str, page: str, places: dict[str, int]) -> str:
-    """The article of a page as a part of one document: its names get a prefix, links to pages become links within."""
+    """The article of a page as a part of one document: its names get a prefix, links to pages become links within.
+
+    Labels over headings become a part of them, for the bookmarks.
+    """
     mine = places[page]
-    html = SCRIPTS.sub("", html)
+    html = LABELS.sub(r"\1\2 ", SCRIPTS.sub("", html))
     html = NAMES.sub(lambda m: f'{m[1]}="{" ".join(f"p{mine}-{name}" for name in m[2].split())}"', html)
     html = PAINTS.sub(lambda m: f"url({m[1]}#p{mine}-", html)
 

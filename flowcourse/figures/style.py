@@ -212,7 +212,7 @@ def density(
 ) -> None:
     """Shade a density of the plane: `levels` nested regions {p > c}, each laid over the last.
 
-    Overlaid regions of one transparent color deepen towards the peaks, and their low end is the page, light
+    Overlaid regions of one transparent color deepen toward the peaks, and their low end is the page, light
     or dark. log_prob maps (N, 2) to (N,).
     """
     side = torch.linspace(-window, window, resolution)

@@ -60,7 +60,7 @@ choice(
     ),
     Option(
         "320 and 5",
-        "The other way round: you have described the inverse autoregressive flow, whose mᵢ and sᵢ depend on x. Here "
+        "The other way around: you have described the inverse autoregressive flow, whose mᵢ and sᵢ depend on x. Here "
         "they depend on y, all of which is known when a likelihood is asked for.",
     ),
     Option(

@@ -69,7 +69,7 @@ choice(
     "data?",
     Option(
         "Weigh each draw by |x₁|, so that data far out count more.",
-        "That weight depends on z: the minimizer becomes E[|x₁| uₜ | xₜ] / E[|x₁| | xₜ], the velocity towards another "
+        "That weight depends on z: the minimizer becomes E[|x₁| uₜ | xₜ] / E[|x₁| | xₜ], the velocity toward another "
         "law, in which far data are more frequent.",
     ),
     Option(
@@ -133,7 +133,7 @@ exercise(
     right=_velocity(lambda p: p.z - 2 / p.s * p.gap),
     mistakes=[
         (
-            "the sign of σ'/σ is wrong: σ shrinks, so points are drawn towards the center",
+            "the sign of σ'/σ is wrong: σ shrinks, so points are drawn toward the center",
             _velocity(lambda p: p.z + 2 / p.s * p.gap),
         ),
         (

@@ -19,7 +19,7 @@ from flowlib.solvers import MIDPOINT, odeint
 choice(
     "9.1",
     "What does it sample?",
-    "Five clouds of data overlap, as in this chapter. A flow is guided towards one of them with the scale w = 3, by "
+    "Five clouds of data overlap, as in this chapter. A flow is guided toward one of them with the scale w = 3, by "
     "exact fields and an exact solver. Which law do its samples have?",
     Option(
         "p(x) p(y|x)³, normalized.",

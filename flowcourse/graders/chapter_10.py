@@ -121,7 +121,7 @@ exercise(
             _law(lambda p: (p.mean + p.step, p.std)),
         ),
         (
-            "the clock is turned, but the shift goes towards the data: larger pictures need times nearer to the noise, "
+            "the clock is turned, but the shift goes toward the data: larger pictures need times nearer to the noise, "
             "smaller t",
             _law(lambda p: (-p.mean + p.step, p.std)),
         ),
@@ -277,7 +277,7 @@ exercise(
             _mask(lambda p: p.asks.expand(len(p.said), -1, -1)),
         ),
         (
-            "the other way round: in PyTorch's scaled_dot_product_attention, as here, True says that a token is seen",
+            "the other way around: in PyTorch's scaled_dot_product_attention, as here, True says that a token is seen",
             _mask(lambda p: ~p.right),
         ),
         (

@@ -61,7 +61,7 @@ def trainer_board(
     if description is None:
         description = (
             "A plane with a cloud of noise and a drawn shape. While a network learns, its field of arrows turns "
-            "towards the shape, and the samples, which start as the noise, come to lie on it."
+            "toward the shape, and the samples, which start as the noise, come to lie on it."
         )
     keys = (
         "Arrow keys move a pen, with Shift by larger steps; Enter puts it down or lifts it, Delete clears the "

@@ -24,7 +24,7 @@ TEXT_HEADS = 5
 # the slowest 64 frequencies of time reach 10 radians per unit, which tell twenty steps apart
 CONFIG = MMDiTConfig(sample_size=8, patch_size=2, in_channels=4, pos_embed_max_size=4, frequencies=64)
 
-SHIFT = 2.0  # of the times of sampling, towards the noise, where words decide
+SHIFT = 2.0  # of the times of sampling, toward the noise, where words decide
 PIECES = 8  # of a student's way; it knows those that come of halving them: 1, 2, 4 and 8 steps
 
 

@@ -197,7 +197,7 @@ def test_fewest_steps_are_chosen_among_the_equally_good():
 
 
 def test_adherence_is_counted_for_each_network_once(autoencoder: Autoencoder, tmp_path: Path, monkeypatch):
-    """A draughtsman who always draws a red ring obeys exactly the prompts that this fits."""
+    """A draftsman who always draws a red ring obeys exactly the prompts that this fits."""
     teacher = randomized(TextToImage(replace(CONFIG, depth=1), generator=generator()))
     student = randomized(TextToImage(replace(CONFIG, depth=1, end_input=True), generator=generator(1)))
     ring = next(

@@ -107,7 +107,7 @@ def test_partitions_come_near_the_least_cost_in_the_plane(n: int, plans: int, ex
 
 
 def test_what_a_pairing_costs_the_minibatch_overrates():
-    """N(0, I) to 8 Gaussians of radius 5: the least cost falls with the batch towards W2^2 of the laws, 14.4."""
+    """N(0, I) to 8 Gaussians of radius 5: the least cost falls with the batch toward W2^2 of the laws, 14.4."""
     law, g, costs = eight_gaussians("tutorial"), generator(), []
     radius = 5 / law.means.norm(dim=1).max()
     for n in (16, 64, 256):

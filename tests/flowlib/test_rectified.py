@@ -32,7 +32,7 @@ def test_pairs_are_the_ends_of_the_flow_in_both_directions():
 
 
 def test_backwards_time_starts_at_one():
-    """The vortex is somewhere else at t = 0, so that a flow with the clock turned round ends elsewhere."""
+    """The vortex is somewhere else at t = 0, so that a flow with the clock turned around ends elsewhere."""
     x, v = cloud(20, 2), TravelingVortex(strength=3.0)
     torch.testing.assert_close(
         rectify(v, rectify(v, x, steps=300)[1], steps=300, backwards=True)[0], x, atol=1e-6, rtol=0
@@ -80,7 +80,7 @@ def test_a_rotation():
 
 @pytest.mark.parametrize("method", [EULER, MIDPOINT, HEUN, RK4], ids=lambda m: m.name)
 def test_a_straight_flow_has_none_with_any_method(method):
-    """x(t) = x_0 + t c(x_0): the conical field towards a point, off its singularity, and a shear."""
+    """x(t) = x_0 + t c(x_0): the conical field toward a point, off its singularity, and a shear."""
     x = cloud(30, 2)
     for v in (shear(1.5), lambda x, t: x / (1 + t)):  # x(t) = (1 + t) x_0
         assert straightness(v, x, method=method, steps=3).abs() < (0.06 if method is EULER else 1e-2)

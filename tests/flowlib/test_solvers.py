@@ -422,7 +422,7 @@ def test_a_solution_that_blows_up_stops_the_steps_near_its_pole(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_field_that_is_singular_at_the_end_is_reported_there_and_solved_before(dtype):
-    """The velocity towards one point, (a - x) / (1 - t): 0/0 at t = 1."""
+    """The velocity toward one point, (a - x) / (1 - t): 0/0 at t = 1."""
 
     def v(x, t):
         return (3.0 - x) / (1 - t)

@@ -157,6 +157,35 @@ def test_what_a_benchmark_imports_of_the_project_is_there(script: Path):
     assert missing == []
 
 
+BRITISH = re.compile(
+    r"\b(towards|\w*colour\w*|\w*behaviour\w*|neighbour\w*|favour\w*|centr(e|es|ed)|grey|learnt|misspelt"
+    r"|(cancel|channel|level|model|signal|travel)l(ed|ing)|anticlockwise|other way round"
+    r"|(general|initial|maxim|minim|normal|optim|organ|parametr|random|real|recogn|regular|summar|visual)"
+    r"is(e|es|ed|er|ing|ation))\b",
+    re.IGNORECASE,
+)
+SPELLED = sorted(
+    path
+    for folder in ("book", "flowlib", "flowcourse", "tools", "benchmarks")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".md", ".py", ".js", ".css") and "_vendor" not in path.parts
+)
+
+
+def test_spelling_is_american():
+    texts = {path: path.read_text(encoding="utf-8") for path in SPELLED}
+    found = {
+        f"{path.relative_to(ROOT)}: {word[0]}" for path in texts for word in BRITISH.finditer(texts[path])
+    }
+    assert found == set()
+
+
+def test_british_spelling_is_noticed():
+    words = "towards behaviour Colours normalised minimising cancelled modelling"
+    assert [word[0] for word in BRITISH.finditer(words)] == words.split()
+    assert not BRITISH.search("toward color normalized otherwise promise precision modeled rounding")
+
+
 def test_the_example_of_the_readme_runs():
     [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     with torch.random.fork_rng():

@@ -35,7 +35,7 @@ choice(
     hints=(
         "Where is the point at t = 0, and where at t = 1?",
         "It moves at constant speed.",
-        "A quarter of the way from x₀ towards x₁.",
+        "A quarter of the way from x₀ toward x₁.",
     ),
 )
 

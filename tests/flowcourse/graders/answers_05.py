@@ -173,7 +173,7 @@ def divides_by_zero(*arguments):
 
 
 def plan(method, steps, power=1.0):
-    """Steps that get shorter towards the end, for powers above 1."""
+    """Steps that get shorter toward the end, for powers above 1."""
     even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     return lambda n: (method, 1 - (1 - even) ** power)
 
