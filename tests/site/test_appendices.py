@@ -42,6 +42,11 @@ def test_a_chapter_links_a_term_once_and_not_in_code(number: int):
     assert not any(terms(cell) for cell in CODE.findall(text))
 
 
+def test_every_term_of_the_glossary_is_linked_from_a_chapter():
+    linked = {term for path in SOURCES.values() for term in terms(path.read_text(encoding="utf-8"))}
+    assert {name.lower() for name in glossary()} - linked == set()
+
+
 def rows() -> list[tuple[int, str]]:
     """The chapter of each erratum and its last cell, which says where it is shown."""
     made, number = [], 0
