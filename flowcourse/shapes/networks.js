@@ -136,7 +136,14 @@ function side(stream, x, rows, c, of) {
 // x plus what the attention saw, plus a perceptron of each token, both as far as their gates are open
 function updated({ stream, x, rows, modulation, d, n }, seen) {
   const [, , gate, shift, scale, gateMlp] = modulation;
-  const gated = (x, y, gate) => x.map((z, i) => z + gate(Math.floor(i / d / rows), i % d) * y[i]);
+  const gated = (x, y, gate) => {
+    const out = new Float32Array(x.length);
+    for (let row = 0, i = 0; row < n; row++) {
+      const of = Math.floor(row / rows);
+      for (let j = 0; j < d; j++, i++) out[i] = x[i] + gate(of, j) * y[i];
+    }
+    return out;
+  };
   const y = gated(x, linear(seen, n, stream.out), gate);
   const h = gelu(linear(modulated(y, d, rows, shift, scale), n, stream.mlp_in));
   return gated(y, linear(h, n, stream.mlp_out), gateMlp);

@@ -1,8 +1,10 @@
 """The page's engine computes what flowlib and flowcourse compute: captions, detector, noise, networks, pictures."""
 
+import base64
 import hashlib
 import json
 import random
+import re
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Generator
+from wasmtime import wat2wasm
 
+from flowcourse import assets
 from flowcourse.shapes import parts, shipped, train
 from flowcourse.shapes.captions import PROMPTS, WORDS, describe, judge, parse
 from flowcourse.shapes.detector import detect, templates
@@ -270,6 +274,44 @@ def test_noise_is_normal_and_seeds_have_nothing_in_common():
 def test_bad_seeds_are_refused(seed, n):
     with pytest.raises((ValueError, TypeError)):
         noise(seed, n)
+
+
+# Products of matrices
+
+
+def test_the_bytes_of_the_kernel_are_those_of_its_source():
+    (code,) = re.findall(r'"([\w+/=]{100,})"', assets.text("shapes/kernel.js"))
+    assert base64.b64decode(code) == bytes(wat2wasm(assets.text("shapes/linear.wat")))
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "m", "kernel"),
+    [
+        (1, 160, 960, True),
+        (7, 640, 160, True),
+        (28, 16, 33, True),  # an odd last column
+        (1300, 576, 64, True),  # more rows than it takes at once
+        (5, 36, 12, False),  # not in steps of eight
+        (3, 70_000, 2, False),  # a row that does not fit
+    ],
+)
+def test_rows_meet_a_weight(browser, n, k, m, kernel):
+    made = "Float32Array.from({ length }, (_, i) => Math.sin(i * rate) / 8)"
+    found = browser(
+        f"(() => {{ const row = (length, rate) => {made};"
+        "const layer = { weight: row(k * m, 1.7), bias: row(m, 0.3), inputs: k, outputs: m };"
+        "const x = row(n * k, 0.9);"
+        "return [linear, plain, fast].map((f) => f(x, n, layer)).map((y) => y && [...y]) })()",
+        n=n, k=k, m=m,
+    )  # fmt: skip
+
+    def row(length, rate):
+        return np.float32(np.sin(np.arange(length) * rate) / 8).astype(np.float64)
+
+    y = row(n * k, 0.9).reshape(n, k) @ row(k * m, 1.7).reshape(m, k).T + row(m, 0.3)
+    assert (found[2] is not None) == kernel
+    for one in found[:2]:
+        np.testing.assert_allclose(np.reshape(one, (n, m)), y, atol=1e-5 * np.abs(y).max())
 
 
 # The networks
