@@ -67,6 +67,8 @@ export function prompt(spec, engine) {
   const missing = (method = chosen()) =>
     needed(method).reduce((sum, name) => sum + (given.has(name) ? 0 : spec.parts[name].size), 0);
   const ready = () => Object.keys(spec.parts).length > 0;
+  const follows = () =>
+    values["as I type"] && ready() && !missing() && continued(tables, values.prompt).complete;
   const seed = () => Math.min(spec.seeds, Math.max(0, Math.floor(+values.seed) || 0));
 
   function tell(text, aloud = null) {
@@ -280,6 +282,7 @@ export function prompt(spec, engine) {
     change(name) {
       if (name === "method") adapt();
       if (name === "at") look();
+      else if (follows()) start();
     },
     reset() {
       [state, kept] = [{}, []];

@@ -189,6 +189,30 @@ def test_a_slider_leads_back_through_the_steps(opened: Open) -> None:
     assert state(page)["at"] == 4 and not slider.is_enabled()
 
 
+def test_the_picture_follows_the_typing(opened: Open) -> None:
+    page = opened()
+    page.get_by_label("as I type").check()
+    page.locator("[data-control=prompt]").fill("a purple circle")
+    page.wait_for_timeout(300)
+    assert not state(page)["given"]  # what is not loaded is loaded by a press
+    page.locator(".flow-draw").click()
+    until(page, "s.found")
+    page.locator("[data-control=prompt]").press("End")
+    page.keyboard.type(" on")  # no whole prompt
+    page.wait_for_timeout(300)
+    assert "a purple circle" in said(page) and not state(page)["busy"]
+    page.keyboard.type(" black")
+    page.wait_for_function(
+        "document.querySelector('.flow-readout').textContent.startsWith('“a purple circle on black”')"
+    )
+    page.locator("[data-control=seed]").fill("7")
+    page.wait_for_function("document.querySelector('.flow-readout').textContent.includes('seed 7')")
+    page.get_by_label("as I type").uncheck()
+    page.locator("[data-control=seed]").fill("8")
+    page.wait_for_timeout(300)
+    assert "seed 7" in said(page)
+
+
 def test_by_keyboard_alone(opened: Open) -> None:
     page = opened()
     field = page.locator("[data-control=prompt]")

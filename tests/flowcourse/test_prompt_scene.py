@@ -53,13 +53,14 @@ def test_weights_are_not_in_the_page(figure):
 
 def test_every_control_has_a_name(figure):
     html = figure._repr_html_()
-    assert re.findall(r'data-control="(\w+)"', html) == [
+    assert re.findall(r'data-control="([\w ]+)"', html) == [
         "prompt",
         "method",
         "steps",
         "scale",
         "count",
         "seed",
+        "as I type",
         "at",
     ]
     assert html.count('class="flow-readout"') == 1
