@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import re
+from collections import Counter
 from xml.etree import ElementTree
 
 import matplotlib
@@ -16,6 +17,7 @@ import matplotlib.pyplot as plt
 from flowcourse import figures
 from flowcourse.figures.svg import _compact
 from flowcourse.palette import DARK, LIGHT
+from flowcourse.shapes.diagram import COLUMNS, MIX, NORM, joint_block
 
 ALT = "A round cloud of two thousand blue points centered at the origin, thinning outwards."
 
@@ -263,3 +265,14 @@ def test_no_points_draw_nothing():
     fig, ax = plt.subplots()
     figures.scatter(ax, torch.zeros(0, 2), "data")
     figures.show(fig, alt=ALT)
+
+
+def test_the_block_of_the_mmdit_has_two_columns_and_one_attention():
+    fig = joint_block()
+    told = Counter(text.get_text() for text in fig.axes[0].texts)
+    twice = {text: n for text, n in told.items() if n == 2}
+    assert twice == {"queries, keys, values": 2, MIX: 2, r"perceptron,  gate $g(c)$": 2}
+    assert told[NORM] == told["+"] == 4
+    assert told["one attention: all tokens see all tokens"] == 1
+    where = {text.get_position()[0] for text in fig.axes[0].texts if text.get_text() in twice}
+    assert where == {x for x, _ in COLUMNS.values()}
