@@ -49,7 +49,7 @@ def prompt_box(
     *,
     seed: int = 0,
     count: int = 4,
-    scale: float = 3.0,
+    scale: float = 4.0,
     tries: Sequence[str] = TRIES,
     title: str | None = None,
     label: str | None = None,

@@ -70,7 +70,7 @@ def draw(
     autoencoder: Autoencoder,
     captions: Sequence[str],
     *,
-    guidance_scale: Scale = 3.0,
+    guidance_scale: Scale = 4.0,
     steps: int = 20,
     generator: Generator | None = None,
     x_0: Tensor | None = None,

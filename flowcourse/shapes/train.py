@@ -374,7 +374,7 @@ def evaluate(
     autoencoder: Autoencoder,
     *,
     n: int = 200,
-    guidance_scale: float = 3.0,
+    guidance_scale: float = 4.0,
     steps: int = 20,
     generator: Generator,
 ) -> dict[str, Adherence]:
