@@ -1,6 +1,6 @@
 ;; Rows of numbers times the transpose of a weight, plus a bias, four products at a time: what linear() of tensors.js computes.
-;; kernel.js holds it as bytes, and a test compares them. Pointers and strides are in bytes; k, the numbers of a row, is a
-;; multiple of eight, so that each turn of the loops has two steps of four.
+;; kernel.js holds it as bytes, which wat2wasm of the package wasmtime makes and a test compares. Pointers and strides are in
+;; bytes; k, the numbers of a row, is a multiple of eight, so that each turn of the loops has two steps of four.
 (module
   (memory (export "memory") 33)
 
