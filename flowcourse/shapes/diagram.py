@@ -27,7 +27,7 @@ MODULATED = (9.3, 5.2, 3.0, 1.7)  # what c acts on
 
 def joint_block() -> Figure:
     """The block that `JointBlock` of flowlib computes, from the top to the bottom."""
-    fig, ax = plt.subplots(figsize=(5.4, 5.2))
+    fig, ax = plt.subplots(figsize=(4.7, 4.9))
     ax.set(xlim=(-0.6, 10.6), ylim=(-0.7, 11.2))
     ax.axis("off")
     for name, (x, role) in COLUMNS.items():

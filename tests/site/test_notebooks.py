@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -311,3 +312,31 @@ def test_nothing_names_a_repository_that_is_not_there():
         text=True,
     )
     assert found.stdout.split() == ["tests/site/test_notebooks.py"]
+
+
+SHOWN = re.compile(r"show|table|lab|quiz|hints|\w+_(board|box|diagram|explorable|explorer)")
+
+
+def lost(code: str) -> list[str]:
+    """What a cell makes to be seen and does not show, for only its last value is shown."""
+    calls = [
+        statement.value.func
+        for statement in ast.parse(code).body[:-1]
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    ]
+    return [call.id for call in calls if isinstance(call, ast.Name) and SHOWN.fullmatch(call.id)]
+
+
+@pytest.mark.parametrize("path", [*notebooks.ROOT.glob("book/*.ipynb")], ids=lambda path: path.stem)
+def test_what_a_cell_makes_to_be_seen_is_its_last_value(path: Path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and not cell.source.startswith("%"):
+            assert lost(cell.source) == [], cell.source
+
+
+def test_a_lost_figure_is_noticed():
+    assert lost("table(rows)\nshow(fig)\nflow_explorer(v)\nclaim('x', 1, '<', 2)\nshow(fig)") == [
+        "table",
+        "show",
+        "flow_explorer",
+    ]
