@@ -57,8 +57,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
 
         softmax((q k^T) / sqrt(d)) v.
 
-    Torch's fused kernel does it, except for short sequences on the CPU, where that kernel's backward pass takes longer
-    than all else that a transformer does in bfloat16.
+    Torch's fused kernel does it, but for short sequences on the CPU, for which its backward pass in bfloat16 is slow.
 
     Args:
         q, k, v: queries, keys, values.
