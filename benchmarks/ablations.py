@@ -89,7 +89,7 @@ class Recipe:
     qk_norm: bool = True
     bfloat16: bool = False
     rate: float = 2e-3
-    steps: int = 1500
+    steps: int = 1000
     enlarged: int = 1  # the pictures' sides, in units of SIDE
 
 

@@ -30,46 +30,12 @@ import nbformat
 from pybtex.database import parse_file
 
 from tools.chapters import HEADER, ChapterError, number_of, tables
+from tools.first_cell import INSTALLING, SETUP
 from tools.origin import origin
 from tools.plain import Chapter, SourceError
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What the course's packages are is told by the name of their distribution: PyPI's `flowlib` is somebody else's.
-SETUP = """\
-# The packages of this course, flowlib and flowcourse
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    version("flow-models-course")
-except PackageNotFoundError:
-    raise ModuleNotFoundError(
-        "flowlib and flowcourse, the packages of this course, are missing. In a "
-        "clone of its repository run `pip install -e '.[course]'`, or open the "
-        "notebook with the published page's button, which installs them. (The "
-        "flowlib of PyPI is another package.)"
-    ) from None
-"""
-# For Colab. `%pip` installs into the kernel's own environment, where flowlib's loose bounds leave torch and numpy be,
-# and does not raise when it fails: the question is asked again.
-INSTALLING = """\
-# Colab: install flowlib and flowcourse (does nothing where they are installed)
-import importlib
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    version("flow-models-course")
-except PackageNotFoundError:
-    %pip install -q "flow-models-course[course] @ git+{url}@{commit}"
-    importlib.invalidate_caches()
-    try:
-        version("flow-models-course")
-    except PackageNotFoundError:
-        raise RuntimeError(
-            "The packages of the course could not be installed: what pip says "
-            "stands above. Run this cell again when it is mended."
-        ) from None
-"""
 FOLDED = {
     "cellView": "form",
     "jupyter": {"source_hidden": True},

@@ -5,22 +5,28 @@
 ROW is `lowest` (the lower bounds of pyproject.toml), `colab` (what Colab has), `newest` or `pinned` (the versions of
 requirements.txt). A REQUIREMENT such as `torch==2.13.0` takes the place of the row's own. It makes an environment of
 2 GB and more in `_build/versions/`, from the Python that runs it, and removes it at the end unless told to keep it.
+On Colab's versions it first runs the cell with which Colab's notebooks begin, to see that it changes none of them, and
+how long it takes.
 It needs nothing but the standard library. The weekly workflow calls it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import tomllib
 import venv
 from pathlib import Path
 
 import run
+from tools.first_cell import INSTALLING
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -106,6 +112,42 @@ def checks(row: str, only: str | None, notebooks: str) -> list[list[str]]:
     return made
 
 
+def installed(python: str) -> dict[str, str]:
+    """The versions of the packages of an environment, by name."""
+    listed = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)
+    return {name_of(each["name"]): each["version"] for each in json.loads(listed)}
+
+
+def first_cell(python: str, asked: list[str], surroundings: dict[str, str]) -> bool:
+    """Whether the first cell of a notebook on Colab, which installs the course as it was last committed, leaves as it
+    was all that Colab has of what is asked for.
+    """
+    there = [each for each in asked if name_of(each) in {name_of(its) for its in COLAB}]
+    subprocess.check_call([python, "-m", "pip", "install", "--quiet", *there], env=surroundings)
+    before = installed(python)
+    head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
+    with tempfile.TemporaryDirectory() as folder:
+        cell = Path(folder, "cell.ipy")
+        cell.write_text(INSTALLING.format(url=ROOT.as_uri(), commit=head), encoding="utf-8")
+        began = time.monotonic()
+        failed = subprocess.call(
+            [python, "-m", "IPython", "--quick", str(cell)], cwd=folder, env=surroundings
+        )
+    print(f"The first cell took {time.monotonic() - began:.0f} s.", flush=True)
+    after = installed(python)
+    if "flow-models-course" not in after:
+        print(f"The first cell did not install the course; its exit status is {failed}.", file=sys.stderr)
+        return False
+    moved = [
+        f"{name} {version} -> {after.get(name)}"
+        for name, version in before.items()
+        if after.get(name) != version
+    ]
+    if moved:
+        print("The first cell changed what Colab has: " + ", ".join(moved), file=sys.stderr)
+    return not moved
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="Try the course with other versions than the pinned ones.")
@@ -131,6 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not Path(python).exists():
             venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+        if options.row == "colab" and not first_cell(python, asked, surroundings):
+            return 1
         install = [python, "-m", "pip", "install", "--quiet", *asked, "--editable", "."]
         if subprocess.call(install, cwd=ROOT, env=surroundings):
             print(f"The versions of the row {options.row} cannot be installed together.", file=sys.stderr)
