@@ -123,7 +123,8 @@ def first_cell(python: str, asked: list[str], surroundings: dict[str, str]) -> b
     was all that Colab has of what is asked for.
     """
     there = [each for each in asked if name_of(each) in {name_of(its) for its in COLAB}]
-    subprocess.check_call([python, "-m", "pip", "install", "--quiet", *there], env=surroundings)
+    newer = "pip>=24.1"  # older ones do not read the address of a folder
+    subprocess.check_call([python, "-m", "pip", "install", "--quiet", newer, *there], env=surroundings)
     before = installed(python)
     head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
     with tempfile.TemporaryDirectory() as folder:
