@@ -1,6 +1,6 @@
 """What each choice in chapter 10's model is worth, at toy scale: the numbers that the chapter claims.
 
-    python -m benchmarks.ablations                 # everything, in about two hours of one CPU thread
+    python -m benchmarks.ablations                 # everything, in about 80 minutes of one CPU thread
     python -m benchmarks.ablations times           # only this part
     python -m benchmarks.ablations --seeds 1       # the first seed only; a later call adds the others
     python -m benchmarks.ablations --quick         # a trial of all code, in two minutes, that records nothing
@@ -14,7 +14,7 @@ generator, their prompts and the noise of their samples.
 - "attention": the joint attention of MMDiT; the same weights, but the text does not see the picture; and
   cross-attention to a text encoder that has the weights which the text's stream has in the others.
 - "qk_norm": with and without, in bfloat16 under autocast at the usual rate and at five times that, and there in
-  float32 too; 200 steps only, since without instructions for bfloat16 a CPU takes ten times as long.
+  float32 too; 100 steps only, since without instructions for bfloat16 a CPU takes ten times as long.
 - "shift": few Euler steps on shifted times, for latents 8 x 8 and 16 x 16 of the same scenes. Only sampling
   is shifted, not training.
 """
@@ -110,7 +110,7 @@ class Budget:
 
 FULL = Budget()
 QUICK = Budget(share=0.002, scenes=60, unseen=16, batch=4, prompts=2, steps=2, few=2, drawn=4, fine=2)
-STRESS = Recipe(steps=200)  # bfloat16 is slow where the CPU has no instructions for it
+STRESS = Recipe(steps=100)  # bfloat16 is slow where the CPU has no instructions for it
 PARTS: dict[str, dict[str, Recipe]] = {
     "times": {name: Recipe(times=name) for name in LAWS},
     "attention": {
