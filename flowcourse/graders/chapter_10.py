@@ -31,7 +31,7 @@ choice(
     Option(
         "v(x, t) = -n(x, 1000 t)",
         "The sign is right. But the network is told σ = 0 at the start, a finished picture where there is pure noise: "
-        "it leaves it nearly as it is, and at the end takes its own picture for noise.",
+        "it takes what it sees for the picture, answers with minus that, and the noise grows.",
     ),
     Option(
         "v(x, t) = n(x, 1000 t), for the two minus signs cancel",
@@ -464,5 +464,5 @@ exercise(
         "Half a batch old, half new; a tenth of the captions dropped; AdamW at 1e-3, falling to a twentieth "
         "of it; 150 steps.",
     ),
-    insight="a few steps taught a word, and the old scenes in each batch kept what was known.",
+    insight="a few steps taught a word, and the old scenes in each batch kept the old colors.",
 )
