@@ -5,8 +5,8 @@
     python -m benchmarks.adherence --quick                    # a trial of all code, in a minute, that records nothing
 
 Takes about an hour of one CPU core, and writes flowcourse/adherence.json after each measurement. It can be stopped at
-any time: what is measured is a line of _build/adherence.jsonl, which knows the weights by their digest, so that other
-weights are measured anew.
+any time: what is measured is a line of _build/adherence.jsonl or stands in the record, which know the weights by their
+digest, so that only other weights are measured anew.
 
 - "chosen": guidance scale and steps, on captions as training shows them. Of all that are no worse than the best by more
   than the standard error of a share, those with the fewest steps, and then with the greatest share.
@@ -197,8 +197,46 @@ def choose(tried: Iterable[tuple[float, int, Line]]) -> tuple[float, int]:
     return scale, steps
 
 
-def measure(nets: Networks, lines: Lines, budget: Budget) -> Iterable[Line]:
-    """The record as far as it is measured, again after each measurement."""
+def lines_of(record: Line) -> list[Line]:
+    """The lines that a record was made of, but those of snapshots."""
+    if not record:
+        return []
+    digests, budget, lines = record["digests"], record["settings"], []
+    decoder = digests["autoencoder"]
+
+    def line(found: Line, **of: object) -> None:
+        lines.append({"of": of, "found": found, "seconds": None})
+
+    def skills(net: str, found: Line, n: int, scale: float, steps: int, seed: int) -> None:
+        bare = {name: {key: it[key] for key in it if key != "interval"} for name, it in found.items()}
+        line(bare, net=[digests[net], decoder], n=n, scale=scale, steps=steps, seed=seed)
+
+    for it in record["chosen"]["tried"]:
+        of = {"scale": it["guidance scale"], "steps": it["steps"], "captions": budget["choice"]}
+        bare = {key: it[key] for key in ("obeyed", "n", "faults")}
+        line(bare, net=[digests["teacher"], decoder], **of)
+    w, steps = (record["chosen"][key] for key in ("guidance scale", "steps"))
+    skills("teacher", record["teacher"]["skills"], budget["table"], w, steps, 1)
+    if "student" in record:
+        skills("student", record["student"]["skills"], budget["table"], 1.0, record["student"]["steps"], 1)
+        for k, found in record.get("student steps", {}).items():
+            skills("student", found, budget["sweep"], 1.0, int(k), 2)
+    for scale, found in record.get("scales", {}).items():
+        skills("teacher", found, budget["sweep"], float(scale), steps, 2)
+    for k, found in record.get("steps", {}).items():
+        skills("teacher", found, budget["sweep"], w, int(k), 2)
+    for method, it in record.get("page", {}).items():
+        how = {"scale": w, "steps": steps} if method == "model" else {"scale": 1.0, "steps": JUMPS}
+        bare = {key: value for key, value in it.items() if key != "sha256"}
+        line(bare, page=it["sha256"], n=budget["page"], **how)
+    return lines
+
+
+def measure(nets: Networks, lines: Lines, budget: Budget, before: Line) -> Iterable[Line]:
+    """The record as far as it is measured, again after each measurement; `before` is one of an earlier call.
+
+    Of a teacher whose snapshots are no longer there the earlier record tells how it learned.
+    """
     record: Line = {
         "machine": f"{platform.machine()} CPU, torch {torch.__version__.split('+')[0]}",
         "settings": asdict(budget),
@@ -258,16 +296,21 @@ def measure(nets: Networks, lines: Lines, budget: Budget) -> Iterable[Line]:
     for k in budget.steps:
         record["steps"][f"{k}"] = skills(nets.teacher, budget.sweep, w, k, 2)
         yield record
-    record["learning"] = {}
+    same = before and before["digests"]["teacher"] == record["digests"]["teacher"]
+    record["learning"] = dict(before.get("learning", {})) if same else {}
     for done, net in nets.snapshots:
+        if f"{done}" in record["learning"]:
+            continue
         record["learning"][f"{done}"] = skills(net, budget.learning, w, steps, 3)
         yield record
 
     record["page"] = {}
     for method, scale, k in (("model", w, steps), ("student", 1.0, JUMPS)):
         if shipped.here(method):
-            of = {"page": shipped.training()[method]["sha256"], "n": budget.page, "scale": scale, "steps": k}
-            record["page"][method] = lines.once(of, partial(in_page, method, budget.page, scale, k))
+            sha256 = shipped.training()[method]["sha256"]
+            of = {"page": sha256, "n": budget.page, "scale": scale, "steps": k}
+            found = lines.once(of, partial(in_page, method, budget.page, scale, k))
+            record["page"][method] = found | {"sha256": sha256}
             yield record
 
 
@@ -296,9 +339,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="of checkpoints, instead of what the course comes with")
     parser.add_argument("--quick", action="store_true", help="a trial that records nothing")
     told = parser.parse_args(arguments)
-    lines = Lines(BUILD / f"adherence{'-quick' if told.quick else ''}.jsonl")
+    before: Line = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() and not told.quick else {}
+    lines = Lines(BUILD / f"adherence{'-quick' if told.quick else ''}.jsonl", lines_of(before))
     record: Line = {}
-    for record in measure(networks(told.folder), lines, QUICK if told.quick else Budget()):
+    for record in measure(networks(told.folder), lines, QUICK if told.quick else Budget(), before):
         if not told.quick:
             DATA.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     show(record)

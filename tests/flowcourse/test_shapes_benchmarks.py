@@ -208,7 +208,7 @@ def test_adherence_is_counted_for_each_network_once(autoencoder: Autoencoder, tm
     monkeypatch.setattr(adherence, "in_page", in_page)
     nets = adherence.Networks(autoencoder, teacher, student, [(500, teacher), (1000, teacher)])
     budget = replace(adherence.QUICK, table=7)
-    *_, record = adherence.measure(nets, Lines(tmp_path / "lines.jsonl"), budget)
+    *_, record = adherence.measure(nets, Lines(tmp_path / "lines.jsonl"), budget, {})
     chosen = record["chosen"]
     assert len(chosen["tried"]) == 4 and chosen["steps"] == 2
     assert set(record["teacher"]["skills"]) == {*PROMPTS}
@@ -224,8 +224,17 @@ def test_adherence_is_counted_for_each_network_once(autoencoder: Autoencoder, tm
     adherence.show(record)
 
     asked.clear()
-    *_, again = adherence.measure(nets, Lines(tmp_path / "lines.jsonl"), budget)
+    *_, again = adherence.measure(nets, Lines(tmp_path / "lines.jsonl"), budget, {})
     assert asked == [] and again == record
+
+    in_the_page.clear()  # from the record alone, when the snapshots are no longer there
+    record, last = json.loads(json.dumps(record)), nets._replace(snapshots=nets.snapshots[1:])
+    fresh = Lines(tmp_path / "fresh.jsonl", adherence.lines_of(record))
+    *_, again = adherence.measure(last, fresh, budget, record)
+    assert asked == in_the_page == [] and json.loads(json.dumps(again)) == record
+    changed = last._replace(student=randomized(TextToImage(student.field.config, generator=generator(1))))
+    *_, again = adherence.measure(changed, fresh, budget, record)
+    assert {is_student for is_student, *_ in asked} == {True} and again["learning"] == record["learning"]
 
 
 def test_the_page_draws_and_judges_as_python_does(monkeypatch):
