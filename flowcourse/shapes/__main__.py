@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--scale", type=float, default=4.0, help="of the guidance that a student learns, or that is measured"
     )
-    parser.add_argument("--trajectories", type=int, default=60_000, help="of the teacher, for the student")
+    parser.add_argument("--trajectories", type=int, default=84_000, help="of the teacher, for the student")
     parser.add_argument("--all", action="store_true", help="evaluate also what was kept at earlier steps")
     told = parser.parse_args(arguments)
     if told.what != "model" and "RANK" in os.environ:

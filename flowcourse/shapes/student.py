@@ -74,7 +74,7 @@ def train_student(
     *,
     steps: int = 10_000,
     batch: int = 128,
-    n: int = 60_000,
+    n: int = 84_000,
     scale: float = 4.0,
     every: int = 500,
     compile: bool = True,
