@@ -1,5 +1,5 @@
 // Pictures made in advance, one for each value of a slider. A path that stands in the first picture already is sent once:
-// elsewhere `data-same` gives its number.
+// elsewhere `data-same` gives its number. Images that the book keeps in files are asked for when the figure comes near.
 
 export function frames(spec, engine) {
   const stage = engine.figure.querySelector(".flow-frames");
@@ -10,6 +10,16 @@ export function frames(spec, engine) {
   );
   const said = () => `${spec.label}: ${spec.symbol} = ${engine.values.frame}`;
   let shown = spec.first;
+
+  const near = globalThis.IntersectionObserver && new IntersectionObserver(fetched, { rootMargin: "600px" });
+  near?.observe(stage);
+  function fetched([{ isIntersecting }]) {
+    if (!isIntersecting) return;
+    near.disconnect();
+    for (const { content } of templates)
+      for (const image of content.querySelectorAll('image:not([href^="data:"])'))
+        new Image().src = image.getAttribute("href");
+  }
 
   function draw() {
     if (shown === index()) return;
