@@ -6,6 +6,7 @@ import json
 import math
 import re
 from html import escape, unescape
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -13,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from explorables import kept_once
+from explorables import BESIDE, beside, kept_once
 
 from flowcourse import assets
 from flowcourse.explorables import encode16, still, table
@@ -301,6 +302,18 @@ def test_a_page_keeps_what_is_equal_once_and_in_order():
     assert sum("engine.mount(" in script for script in scripts) == 2  # the third figure is the first again
     assert page.count("<figure") == 3
     assert kept_once(["<p>data-flow</p>"]) == ["<p>data-flow</p>"]
+
+
+def test_large_pictures_stand_beside_the_page_and_small_ones_in_it(tmp_path: Path):
+    large, small = bytes(range(256)) * 12, b"small"
+    told = [base64.b64encode(content).decode() for content in (large, small)]
+    html = "".join(f'<template><image href="data:image/png;base64, {text}"/></template>' for text in told)
+    page = beside(html, tmp_path, "book/appendices/page")
+    assert page.count("data:image") == 1 and told[1] in page
+    (url,) = re.findall(r'"([^"]+[.]png)"', page)
+    assert (tmp_path / "book/appendices" / url).resolve().read_bytes() == large
+    assert BESIDE.findall(page) == [Path(url).name]
+    assert beside(html, tmp_path, "book/appendices/page") == page
 
 
 def test_a_module_that_imports_is_linked_to_what_it_imports():
