@@ -186,7 +186,8 @@ def test_a_slider_leads_back_through_the_steps(opened: Open) -> None:
     until(page, "s.found && s.steps === 1")
     assert state(page)["at"] == 1 and slider.get_attribute("max") == "1"
     page.locator(".flow-reset").click()
-    assert state(page)["at"] == 4 and not slider.is_enabled()
+    page.wait_for_function("document.querySelector('[data-control=at]').disabled")
+    assert state(page)["at"] == 4
 
 
 def test_the_picture_follows_the_typing(opened: Open) -> None:
@@ -316,9 +317,11 @@ def test_the_prompt_box_of_the_book_draws(visit: Visitor, chapter: str, protocol
     seen = visit(chapter, protocol)
     figure = seen.page.locator("figure", has=seen.page.locator("[data-control=prompt]")).first
     figure.scroll_into_view_if_needed()
-    before = len(seen.page.evaluate("performance.getEntriesByType('resource').map((r) => r.name)"))
+    before = seen.page.evaluate("performance.getEntriesByType('resource').map((r) => r.name)")
     figure.locator(".flow-draw").click()
     seen.page.wait_for_function(
         "figure => figure.flow.state().found", arg=figure.element_handle(), timeout=PATIENCE
     )
-    assert seen.outside == [] and seen.errors == [] and before < 12
+    assert seen.outside == [] and seen.errors == []
+    assert before or protocol == "file"  # of which Chromium tells no resources
+    assert not any(parts.FOLDER in name for name in before)  # its parts wait for the press
