@@ -340,3 +340,13 @@ def test_a_lost_figure_is_noticed():
         "show",
         "flow_explorer",
     ]
+
+
+@pytest.mark.parametrize("path", [*notebooks.ROOT.glob("book/*.ipynb")], ids=lambda path: path.stem)
+def test_a_figure_is_shown_by_the_cell_that_makes_it(path: Path):
+    """What is open when a cell ends is displayed as it is then, raw and unfinished."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        made = cell.cell_type == "code" and re.search(
+            r"^[^\s#].*\b(?:plt\.subplots|panels|plt\.figure)\(", cell.source, re.M
+        )
+        assert not made or re.search(r"^(?:\w+ = )?show\(", cell.source, re.M), cell.source
