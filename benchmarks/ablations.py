@@ -10,8 +10,8 @@ autoencoder`), with captions that say all of a scene but the places, and writes 
 can be stopped at any time: a run that is done is a line of _build/ablations.jsonl and of the record, and is not run
 again. Variants of one seed share their batches' generator and the noise of what is measured.
 
-All are judged by the loss on unseen scenes, as a mean over uniform times: models as small as these do not obey yet, but
-what they are told lowers it. With it stands the loss when they are told another scene's caption.
+The first two parts are judged by the loss on unseen scenes, as a mean over uniform times: models as small as these do
+not obey yet, but what they are told lowers it. With it stands the loss when they are told another scene's caption.
 
 - "times": four laws of the training's times, at equal steps.
 - "attention": the joint attention of MMDiT; the same weights, but the text does not see the picture; and
@@ -154,17 +154,8 @@ def enlarged(scenes: Sequence[Scene], k: int) -> Tensor:
 
 def whole(demand: Demand, scene: Scene) -> Demand:
     """The demand with all that it leaves unsaid of its scene, but the places."""
-    told = {o.shape: o for o in scene.objects}
-    if len(told) < len(scene.objects):  # told apart by their colors, or not at all
-        told = {(o.shape, o.color): o for o in scene.objects}
-    things = []
-    for thing in demand.things:
-        o = (
-            told[thing.shape]
-            if thing.shape in told
-            else told.get((thing.shape, thing.color), scene.objects[0])
-        )
-        things.append(Thing(o.shape, o.color, o.size))
+    shown = [next(o for o in scene.objects if thing.fits(o)) for thing in demand.things]
+    things = [Thing(o.shape, o.color, o.size) for o in shown]
     return replace(demand, things=tuple(things), background=scene.background)
 
 
