@@ -431,12 +431,12 @@ def lead(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     domain: Any = app.env.get_domain("cite") if "cite" in app.env.domains else None
     places = {one.key: one for one in domain.citations} if domain else {}
     for node in list(doctree.findall(work)):
-        shown = nodes.inline("", node.astext(), ids=node["ids"])
+        shown: nodes.Element = nodes.inline("", node.astext())
         if place := places.get(node["key"]):
             to, where = place.bibliography_key.docname, place.citation_id
-            node.replace_self(make_refnode(app.builder, docname, to, where, shown))
-        else:
-            node.replace_self(shown)
+            shown = make_refnode(app.builder, docname, to, where, shown)
+        shown["ids"] = list(node["ids"])
+        node.replace_self(shown)
 
 
 def complete(app: Sphinx, env: BuildEnvironment) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
+CONTENTS = {"proof-content", "exercise-content", "solution-content"}
 DESCRIPTION = 155  # characters that search engines show
 
 
@@ -74,8 +75,8 @@ def dress(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for table in list(doctree.findall(nodes.table)):
         if tells(table):
             put(table, *entries(table))
-    for part in doctree.findall(nodes.section):  # sphinx-proof gives all contents of a page one name
-        part["ids"] = [name for name in part["ids"] if name != "proof-content"]
+    for part in doctree.findall(nodes.section):  # sphinx-proof and sphinx-exercise give all contents one name
+        part["ids"] = [name for name in part["ids"] if name not in CONTENTS]
         mark_second_reading(part)
     for hidden in list(doctree.findall(HideCodeCellNode)):
         words = [

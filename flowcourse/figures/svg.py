@@ -54,7 +54,8 @@ def show(figure: Figure | Sequence[Figure], *, alt: str, caption: str | None = N
     figures = [figure] if isinstance(figure, Figure) else list(figure)
     try:
         _align(figures)
-        svgs = tuple(_svg(f, growth=1.0 if len(figures) == 1 else 1.25) for f in figures)
+        growth = 1.0 if len(figures) == 1 else 1.25
+        svgs = tuple(_svg(f, growth, f"{alt}{k}") for k, f in enumerate(figures))
     finally:
         for f in figures:
             plt.close(f)
@@ -97,8 +98,11 @@ def _align(figures: Sequence[Figure]) -> None:
         f.axes[0].set_position((x0, y0, x1 - x0, y1 - y0))
 
 
-def _svg(figure: Figure, growth: float) -> str:
-    """The figure's SVG; growth is how much wider than drawn it may become where the page has room."""
+def _svg(figure: Figure, growth: float, salt: str) -> str:
+    """The figure's SVG; growth is how much wider than drawn it may become where the page has room.
+
+    The salt tells it from an equal panel of another figure.
+    """
     buffer = io.StringIO()
     with plt.rc_context(
         {"svg.fonttype": "path", "svg.hashsalt": "flowlib"}
@@ -119,7 +123,7 @@ def _svg(figure: Figure, growth: float) -> str:
     }
     text = ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
     # Two figures of one page must not share the names of their glyphs and clips.
-    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8] + "-"
+    prefix = "f" + hashlib.sha256((salt + text).encode()).hexdigest()[:8] + "-"
     names = {name: f"{prefix}{number}" for number, name in enumerate(sorted(used))}
     return re.sub(r'(id="|href="#|url\(#)([^")]+)', lambda m: m[1] + names[m[2]], text)
 

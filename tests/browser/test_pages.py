@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from html.parser import HTMLParser
@@ -176,17 +177,27 @@ def test_nothing_is_wider_than_a_phone(read: Read, path: str) -> None:
 
 
 class Links(HTMLParser):
-    """The ids of a page, the links that a reader may follow, and the files that the page itself loads."""
+    """The ids of a page, the links that a reader may follow, the files that it loads, and the buttons of its forms."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
         self.ids: set[str] = set()
+        self.names: list[str] = []  # ids outside of templates, which are no part of the page yet
+        self.templates = 0  # around
+        self.submits: list[int] = []  # of each form
         self.follows: list[str] = []
         self.loads: list[str] = []
         self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
+        self.templates += tag == "template"
+        if not self.templates and (name := values.get("id")):
+            self.names.append(name)
+        if tag == "form":
+            self.submits.append(0)
+        elif tag == "button" and self.submits and values.get("type", "submit") == "submit":
+            self.submits[-1] += 1
         self.ids.update(filter(None, [values.get("id"), values.get("name") if tag == "a" else None]))
         if tag in ("a", "form") and (url := values.get("href") or values.get("action")):
             self.follows.append(url)
@@ -194,6 +205,15 @@ class Links(HTMLParser):
             self.follows.append(values["href"] or "")
         elif url := values.get("src") or values.get("href"):
             self.loads.append(url)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.templates -= tag == "template"
+
+
+def test_names_are_given_once_and_forms_have_a_button(path: str, built: Path) -> None:
+    page = Links(built / path)
+    assert [name for name, times in Counter(page.names).items() if times > 1] == []
+    assert page.submits and all(page.submits)  # the search in the menu at least
 
 
 def test_every_link_leads_somewhere(built: Path) -> None:
