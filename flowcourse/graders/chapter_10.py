@@ -45,7 +45,7 @@ choice(
     ),
     hints=(
         "What is σ where odeint begins, and what is the network to be told there?",
-        "With x alone moved: which way does ε - x point at the noise, and which way must the first step go?",
+        "At the noise, does ε - x point toward the picture or away from it? And which way must the first step go?",
         "x_t = z with σ = 1 - t. Differentiate that by t, and use the chain rule.",
     ),
 )
@@ -158,6 +158,15 @@ exercise(
             _law(lambda p: (-p.mean - p.step, p.std / p.root)),
         ),
         (
+            "the mean is right, but the deviation is not divided by the ratio of the pixels: all logits move by the "
+            "same amount",
+            _law(lambda p: (-p.mean - p.step, p.std / p.pixels)),
+        ),
+        (
+            "this is the law of σ that came: it is neither turned nor shifted",
+            _law(lambda p: (p.mean, p.std)),
+        ),
+        (
             "the mean is right, but the deviation is not multiplied by the shift: all logits move by the same amount",
             _law(lambda p: (-p.mean - p.step, p.std * p.root)),
         ),
@@ -215,10 +224,14 @@ MASK = "my_mask(patches, said)"
 def _masks(patches: int, said: Tensor) -> Any:
     def measure(my_mask: Answer) -> Tensor:
         result, n = my_mask(patches, said), patches + said.shape[1]
-        if isinstance(result, Tensor) and result.is_floating_point():
+        if isinstance(result, Tensor) and result.dtype != torch.bool:
+            added = (
+                "as a mask that is added to the logits"
+                if (result < 0).any()
+                else "compare, or take its .bool()"
+            )
             raise GradeError(
-                f"{MASK} must return a bool tensor, True where a token is seen; yours is {result.dtype}, as a "
-                "mask that is added to the logits"
+                f"{MASK} must return a bool tensor, True where a token is seen; yours is {result.dtype}: {added}"
             )
         require(result, torch.ones(len(said), n, n, dtype=torch.bool), MASK)
         return result.long()
@@ -312,7 +325,7 @@ exercise(
         ),
     ],
     hints=(
-        "Rows ask and columns are seen. Which rows may see the columns of patches, and which columns hides said?",
+        "Rows ask and columns are seen. Which rows may see the columns of patches, and which columns does `said` hide?",
         "Two conditions, one on pairs (q < patches or k >= patches) and one on columns: where do both hold?",
         "Think of the empty caption: which columns does the row of a word see there? Let the diagonal be True.",
     ),
@@ -435,9 +448,9 @@ def _adherence(my_draw: Answer) -> Tensor:
     name, most = next(iter([c for c in colors[0].most_common() if c[0] != WORD]), ("", 0))
     if most > colors[0][WORD]:
         raise GradeError(
-            f"{told}. What should be {WORD} is mostly {name}: does the new word have a row of its own, do the captions "
-            "of training say it, are the scenes rendered in it, are all weights trained and not the words alone, and "
-            "was there time enough?"
+            f"{told}. What should be {WORD} is mostly {name}: was it trained, and long enough? Do the captions of "
+            "training say the word, are the scenes rendered in it, does it have a row of its own, and are all weights "
+            "trained and not the words alone?"
         )
     raise GradeError(
         f"{told}. The color is there, {colors[0][WORD]} times: it is shapes and places that are wrong. More steps, a "

@@ -24,14 +24,15 @@ from flowcourse.explorables import (
 from flowcourse.shapes import parts, shipped
 from flowcourse.shapes.captions import judge, parse
 from flowcourse.shapes.detector import detect
-from flowcourse.shapes.model import PIECES, draw, moments
-from flowcourse.shapes.noise import SEEDS, noise
+from flowcourse.shapes.model import draw, landings, moments
+from flowcourse.shapes.noise import SEEDS, later, noise
 from flowcourse.shapes.scenes import SIDE
 from flowcourse.shapes.tables import tables
 
 COUNTS = (1, 4, 9)
 LABELS = {"student": "student", "model": "guided teacher"}
-STEPS = {"student": [2**k for k in range(PIECES.bit_length())], "model": [5, 10, 20, 40]}
+STEPS = {"student": [1, 2, 3, 4, 6, 8], "model": [5, 10, 20, 40]}
+TIMES = {"student": landings, "model": moments}
 USUAL = {"student": 4, "model": 20}
 SCALES = 8.0  # the largest guidance
 ABSENT = "The trained weights do not come with this copy of the course yet: there is nothing to draw with."
@@ -58,7 +59,8 @@ def prompt_box(
     """The reader writes a prompt of the grammar, presses Draw, and watches pictures come out of noise, step by step.
 
     A worker in the page computes what `draw` computes in Python, with the same weights: seed s and n pictures are
-    draw(net, autoencoder, [str(parse(caption))] * n, x_0=noise(s, n)). The exact detector judges every picture. The
+    draw(net, autoencoder, [str(parse(caption))] * n, x_0=noise(s, n), again=later(s, n)). The exact detector judges
+    every picture. The
     weights are loaded when the reader asks for them. The student draws if it is shipped, else the guided teacher; with
     both the reader has the choice. A slider leads back through the steps. Without weights the figure says so.
 
@@ -99,7 +101,7 @@ def prompt_box(
                 name: {
                     "label": LABELS[name],
                     "steps": USUAL[name],
-                    "moments": {str(n): moments(n).tolist() for n in STEPS[name]},
+                    "moments": {str(n): TIMES[name](n).tolist() for n in STEPS[name]},
                 }
                 for name in methods
             },
@@ -170,7 +172,7 @@ def _stage(caption: str, seed: int, count: int, scale: float, method: str, there
     demand = parse(caption)
     pictures = draw(
         net, shipped.autoencoder(), [str(demand)] * count,
-        guidance_scale=scale, steps=USUAL[method], x_0=noise(seed, count),
+        guidance_scale=scale, steps=USUAL[method], x_0=noise(seed, count), again=later(seed, count),
     )  # fmt: skip
     items = ""
     for k, (picture, scene) in enumerate(zip(pictures, detect(pictures), strict=True), start=1):

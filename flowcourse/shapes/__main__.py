@@ -55,7 +55,9 @@ def student(told: argparse.Namespace) -> None:
         told.folder,
         steps=told.steps or 10_000,
         n=told.trajectories,
+        first=told.first,
         scale=told.scale,
+        lr=told.lr,
         compile=not told.eager,
         start=shipped.begin("student", told.folder) if told.from_shipped else None,
         accept_changes=told.accept_changes,
@@ -119,7 +121,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("what", choices=COMMANDS)
     parser.add_argument("--folder", type=Path, default=train.FOLDER, help="of checkpoints and logs")
     parser.add_argument("--steps", type=int, help="of a training, if not as many as usual")
-    parser.add_argument("--accept-changes", action="store_true", help="go on with another number of steps")
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="go on with another number of steps, or other trajectories",
+    )
     parser.add_argument(
         "--from-shipped", action="store_true", help="begin with the weights of the shipped model or student"
     )
@@ -129,6 +135,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--scale", type=float, default=4.0, help="of the guidance that a student learns, or that is measured"
     )
     parser.add_argument("--trajectories", type=int, default=84_000, help="of the teacher, for the student")
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=0,
+        help="of all, from which on: for a student that is to go on with others than it has seen",
+    )
+    parser.add_argument("--lr", type=float, default=2e-3, help="the student's learning rate")
     parser.add_argument("--all", action="store_true", help="evaluate also what was kept at earlier steps")
     told = parser.parse_args(arguments)
     if told.what != "model" and "RANK" in os.environ:

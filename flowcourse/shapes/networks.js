@@ -215,12 +215,21 @@ export function* teacherSteps(net, x, { told, empty, scale, moments }) {
   }
 }
 
-// Jumps of a student, which knows where guidance leads
-export function* studentSteps(net, x, { told, moments }) {
+// Jumps of a student, which knows where guidance leads; from the end it goes back, straight toward the noise again(k) of its
+// k-th return, to the last moment before, and jumps once more
+export function* studentSteps(net, x, { told, moments, again }) {
   const steps = moments.length - 1;
+  const back = moments.filter((t) => t < 1).at(-1);
+  let returns = 0;
   for (let n = 0; n < steps; n++) {
-    const u = velocity(net, x, moments[n], [told], moments[n + 1]);
-    x = x.map((z, i) => z + (moments[n + 1] - moments[n]) * u[i]);
+    let t = moments[n];
+    if (t === 1) {
+      const noise = again(++returns);
+      t = back;
+      x = x.map((z, i) => (1 - t) * noise[i] + t * z);
+    }
+    const u = velocity(net, x, t, [told], moments[n + 1]);
+    x = x.map((z, i) => z + (moments[n + 1] - t) * u[i]);
     yield { step: n + 1, steps, x };
   }
 }

@@ -7,6 +7,8 @@ export function mixed(x) {
   return (x ^ (x >>> 16)) >>> 0;
 }
 
+export const TURN = 2 ** 20; // numbers of a seed from one turn to the next
+
 // Standard normal numbers number `from` to `from + count` of the seed, both even
 export function seededNoise(seed, count, from = 0) {
   const key = mixed((seed + 0x9e3779b9) | 0);

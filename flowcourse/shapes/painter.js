@@ -4,7 +4,7 @@
 import { obeys, parse, sentence, tokens, told } from "./captions.js";
 import { detector } from "./detector.js";
 import { colorsOf, decoded, decoder, encoded, studentSteps, teacherSteps, textToImage } from "./networks.js";
-import { seededNoise } from "./noise.js";
+import { seededNoise, TURN } from "./noise.js";
 import { weightsOf } from "./weights.js";
 
 export function painter(tables, post, pause) {
@@ -42,10 +42,11 @@ export function painter(tables, post, pause) {
       const net = networks[method];
       const encode = (text) => encoded(net, text ? tokens(tables, text) : Array(tables.longest).fill(0));
       const texts = { told: encode(sentence(tables, demand)), moments };
-      const x_0 = seededNoise(seed, count * size);
+      const noise = (turn) => seededNoise(seed, count * size, turn * TURN);
+      const x_0 = noise(0);
       const steps =
         method === "student"
-          ? studentSteps(net, x_0, texts)
+          ? studentSteps(net, x_0, { ...texts, again: noise })
           : teacherSteps(net, x_0, { ...texts, empty: encode(""), scale });
       const show = (step, shown, more = {}) =>
         post({ id, step, steps: moments.length - 1, pixels: pixels(shown), ...more });

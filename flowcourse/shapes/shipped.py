@@ -91,8 +91,9 @@ def ship(folder: Path = train.FOLDER, to: Path = FOLDER) -> list[str]:
             "sha256": hashlib.sha256(content).hexdigest(),
             "runs": {run: _run(folder / f"{run}.safetensors") for run in RUNS[name]},
         }
-        if (before := folder / f"{name}.before.json").exists():  # what it began with
-            told[name]["before"] = json.loads(before.read_text(encoding="utf-8"))
+        for what in ("before", "taught"):  # what it began with, and the trajectories of a student
+            if (file := folder / f"{name}.{what}.json").exists():
+                told[name][what] = json.loads(file.read_text(encoding="utf-8"))
     notes.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return found
 

@@ -265,15 +265,16 @@ def learn(
     every: int,
     generator: Generator,
     compile: bool,
+    lr: float = 2e-3,
     accept_changes: bool = False,
     progress: bool = True,
 ) -> None:
-    """Fit model or student, from the last checkpoint on: Muon at the rate 2e-3, with a log beside it."""
+    """Fit model or student, from the last checkpoint on, by Muon, with a log beside it."""
     fit(
         net,
         Log(checkpoint).of(loss),
         steps=steps,
-        lr=2e-3,
+        lr=lr,
         schedule=warm_then_decay,
         optimizer=MuonAdamW,
         clip=1.0,

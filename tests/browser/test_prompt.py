@@ -20,7 +20,7 @@ from flowcourse.shapes import parts, shipped
 from flowcourse.shapes.captions import judge, parse
 from flowcourse.shapes.detector import detect
 from flowcourse.shapes.model import draw
-from flowcourse.shapes.noise import noise
+from flowcourse.shapes.noise import later, noise
 from tests.random_weights import write
 
 from .conftest import BUILT, PAGES, PREFIX, Handler, Visitor
@@ -113,7 +113,7 @@ def test_a_press_loads_and_draws_what_python_draws(opened: Open, protocol: str) 
     loaded = [re.sub(r".*/(\w+)-.*", r"\1", url) for url in asked if url.endswith(".js")]
     assert sorted(loaded) == ["decoder", "painter", "student"]
     assert button.text_content() == "Draw"
-    x = draw(shipped.student(), shipped.autoencoder(), [CAPTION], steps=4, x_0=noise(5, 1))
+    x = draw(shipped.student(), shipped.autoencoder(), [CAPTION], steps=4, x_0=noise(5, 1), again=later(5, 1))
     found = state(page)
     rgba = np.array([*found["pixels"]], dtype=float).reshape(32, 32, 4) / 255
     assert np.abs(rgba[..., :3] - x[0].permute(1, 2, 0).numpy()).max() < 1.01 / 255

@@ -18,8 +18,8 @@ from flowcourse import assets
 from flowcourse.shapes import parts, shipped, train
 from flowcourse.shapes.captions import PROMPTS, WORDS, describe, judge, parse
 from flowcourse.shapes.detector import detect, templates
-from flowcourse.shapes.model import TOKENIZER, draw, moments
-from flowcourse.shapes.noise import noise
+from flowcourse.shapes.model import TOKENIZER, draw, landings, moments
+from flowcourse.shapes.noise import later, noise
 from flowcourse.shapes.parts import part
 from flowcourse.shapes.scenes import render, sample
 from flowcourse.shapes.tables import tables
@@ -251,6 +251,9 @@ def test_scenes_are_told_in_words(browser, objects, asked, said):
 def test_noise_is_the_same_to_the_last_bit(browser, seed):
     found = browser("[...seededNoise(seed, 9 * 256)]", seed=seed)
     assert torch.equal(tensor(found, noise(seed, 9)), noise(seed, 9))
+    found = browser("[...seededNoise(seed, 512, 3 * TURN)]", seed=seed)
+    assert torch.equal(tensor(found, noise(seed, 2)), noise(seed, 2, 3))
+    assert torch.equal(list(zip(range(3), later(seed, 2), strict=False))[2][1], noise(seed, 2, 3))
 
 
 def test_the_later_numbers_of_a_seed_do_not_depend_on_the_earlier(browser):
@@ -266,14 +269,19 @@ def test_noise_is_normal_and_seeds_have_nothing_in_common():
     assert (cdf - torch.arange(n) / n).abs().max() < 1.95 / n**0.5  # Kolmogorov and Smirnov, 0.1%
     neighbors = [(noise(s, 64).flatten() * noise(s + 1, 64).flatten()).mean() * 128 for s in range(20)]
     assert max(map(abs, neighbors)) < 4
+    turns = [(noise(s, 64).flatten() * noise(s, 64, 1).flatten()).mean() * 128 for s in range(20)]
+    assert max(map(abs, turns)) < 4
     lags = [(x.flatten()[:-k] * x.flatten()[k:]).mean() * n**0.5 for k in (1, 2, 3, 256)]
     assert max(map(abs, lags)) < 4
 
 
-@pytest.mark.parametrize(("seed", "n"), [(-1, 1), (2**32, 1), (0, -1), (0.5, 1)])
-def test_bad_seeds_are_refused(seed, n):
+@pytest.mark.parametrize(
+    ("seed", "n", "turn"),
+    [(-1, 1, 0), (2**32, 1, 0), (0, -1, 0), (0.5, 1, 0), (0, 4097, 0), (0, 1, 4096), (0, 1, -1)],
+)
+def test_bad_seeds_are_refused(seed, n, turn):
     with pytest.raises((ValueError, TypeError)):
-        noise(seed, n)
+        noise(seed, n, turn)
 
 
 # Products of matrices
@@ -441,7 +449,7 @@ def pictures(message, n):
 
 JOB = {"id": 1, "caption": "a Red circle, left of a blue square", "seed": 5, "count": 3}
 TEACHER = JOB | {"method": "model", "scale": 3.0, "moments": moments(6).tolist()}
-STUDENT = JOB | {"method": "student", "moments": moments(4).tolist()}
+STUDENT = JOB | {"method": "student", "moments": landings(5).tolist()}
 
 
 @pytest.mark.parametrize("job", [TEACHER, STUDENT], ids=["teacher", "student"])
@@ -451,9 +459,8 @@ def test_the_same_seed_gives_the_picture_of_python(engine, nets, job):
     assert [message["step"] for message in posted] == [*range(steps + 1)]
     assert {(message["id"], message["steps"]) for message in posted} == {(1, steps)}
     text = str(parse(JOB["caption"]))
-    x = draw(
-        nets[job["method"]], nets["autoencoder"], [text] * 3, guidance_scale=3.0, steps=steps, x_0=noise(5, 3)
-    )
+    options = {"guidance_scale": 3.0, "steps": steps, "x_0": noise(5, 3), "again": later(5, 3)}
+    x = draw(nets[job["method"]], nets["autoencoder"], [text] * 3, **options)
     assert (pictures(posted[-1], 3) - x).abs().mean() < 2e-3  # of eight bits
     assert (pictures(posted[-1], 3) - x).abs().max() <= 1.01 / 255
     found = posted[-1]["found"]
@@ -483,7 +490,7 @@ def test_it_stops_between_steps(engine):
 def test_a_second_job_ends_the_first(engine):
     posted = drawn(engine, [TEACHER, STUDENT | {"id": 2}])
     assert [m["step"] for m in posted if m["id"] == 1] == [0]
-    assert [m["step"] for m in posted if m["id"] == 2] == [0, 1, 2, 3, 4]
+    assert [m["step"] for m in posted if m["id"] == 2] == [*range(len(STUDENT["moments"]))]
 
 
 # What is shipped

@@ -14,8 +14,8 @@ from sphinx.cmd.build import main as sphinx
 
 from flowcourse.scenes import prompt_box
 from flowcourse.shapes import parts, shipped
-from flowcourse.shapes.model import draw, moments
-from flowcourse.shapes.noise import noise
+from flowcourse.shapes.model import draw, landings, moments
+from flowcourse.shapes.noise import later, noise
 from tests.random_weights import write
 
 
@@ -31,7 +31,8 @@ def test_equal_inputs_give_equal_html(figure):
 def test_the_still_pictures_are_those_of_the_student(figure):
     sources = re.findall(r'src="data:image/png;base64,([^"]+)"', figure.stage)
     assert len(sources) == 4
-    x = draw(shipped.student(), shipped.autoencoder(), ["a purple circle"] * 4, steps=4, x_0=noise(3, 4))
+    captions, noises = ["a purple circle"] * 4, {"x_0": noise(3, 4), "again": later(3, 4)}
+    x = draw(shipped.student(), shipped.autoencoder(), captions, steps=4, **noises)
     for source, picture in zip(sources, x, strict=True):
         shown = plt.imread(io.BytesIO(base64.b64decode(source)), format="png")[..., :3]
         np.testing.assert_allclose(shown, picture.permute(1, 2, 0), atol=0.51 / 255)
@@ -40,7 +41,10 @@ def test_the_still_pictures_are_those_of_the_student(figure):
 def test_times_and_sizes_are_those_of_python(figure):
     spec = figure.spec
     assert spec["methods"]["model"]["moments"]["20"] == moments(20).tolist()
-    assert [*spec["methods"]["student"]["moments"]] == ["1", "2", "4", "8"]
+    assert [*spec["methods"]["student"]["moments"]] == ["1", "2", "3", "4", "6", "8"]
+    assert all(
+        times == landings(int(n)).tolist() for n, times in spec["methods"]["student"]["moments"].items()
+    )
     assert {name: part["size"] for name, part in spec["parts"].items()} == {
         name: part.size for name, part in parts.available().items()
     }

@@ -1,7 +1,9 @@
 """The few-step student: what it starts from, what it is told to answer, and that a stopped run goes on."""
 
+import json
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,18 @@ from torch import Generator
 from torch.nn.functional import mse_loss
 
 from flowcourse.shapes import student, train
-from flowcourse.shapes.model import CONFIG, LATENT, TOKENIZER, TextToImage, draw, guided, moments
+from flowcourse.shapes.model import (
+    CONFIG,
+    LATENT,
+    TOKENIZER,
+    TextToImage,
+    decoded,
+    draw,
+    guided,
+    landings,
+    moments,
+    passes,
+)
 from flowcourse.shapes.optimizer import Muon, MuonAdamW
 from flowlib.nets import SeededLinear
 from flowlib.solvers import DOPRI5, odeint
@@ -59,7 +72,7 @@ def test_trajectories_solve_the_guided_flow():
     assert sooner > 0.1  # another moment is another place
 
 
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [1, 3])
 def test_a_student_that_knows_the_average_draws_the_end(steps: int):
     """Whatever the caption: u = 3 (s + t) is the average velocity of dx/dt = 6 t, which moves all by 3."""
 
@@ -78,12 +91,53 @@ def test_a_student_that_knows_the_average_draws_the_end(steps: int):
     torch.testing.assert_close(shown, ((x_0 + 3) / 20 + 0.5).clamp(0, 1))
 
 
-def test_a_student_says_which_steps_it_knows():
-    with pytest.raises(ValueError, match="draws in 1, 2, 4, 8 steps, got 3"):
-        draw(random_net(end_input=True), None, ["a ring"], steps=3, generator=generator())
-    times = moments(8)
-    assert torch.equal(times[::2], moments(4)) and torch.equal(times[[0, -1]], torch.tensor([0.0, 1.0]))
-    assert times[4] == pytest.approx(1 / 3)
+def test_passes_end_where_half_of_what_is_left_is_done():
+    """Halves in the clock of the shift 2, u / (2 - u), and then the rest, as often as there are passes."""
+    ends = [0.5 / 1.5, 0.75 / 1.25, 1.0, 1.0, 1.0]
+    for steps in range(1, 6):
+        expected = [0.0, *ends[: min(steps, 3) - 1], *[1.0] * (steps + 1 - min(steps, 3))]
+        assert landings(steps).tolist() == pytest.approx(expected) and landings(steps)[-1] == 1
+    with pytest.raises(ValueError, match="at least one step, got 0"):
+        draw(random_net(end_input=True), None, ["a ring"], steps=0, generator=generator())
+
+
+def test_what_is_at_the_end_goes_back_toward_other_noise():
+    """By hand, with u that depends on the place and on both times; the rest of the way is done once more each time."""
+    asked = []
+
+    def u(x, s, t, *, sign):
+        asked.append((float(s), float(t)))
+        return sign * (x + s - 2 * t)
+
+    def jumped(x, s, t):
+        return x - (t - s) * (x + s - 2 * t)
+
+    x_0, *again = torch.randn(3, 3, *LATENT, generator=generator(1), dtype=torch.float64)
+    times = torch.tensor([0.0, 0.25, 0.75, 1.0, 1.0, 1.0])
+    found = passes(u, x_0, again, times=times, sign=-1.0)
+    x = jumped(jumped(jumped(x_0, 0, 0.25), 0.25, 0.75), 0.75, 1)
+    for noise in again:
+        x = jumped(noise / 4 + 3 * x / 4, 0.75, 1)
+    assert asked == [(0.0, 0.25), (0.25, 0.75), (0.75, 1.0), (0.75, 1.0), (0.75, 1.0)]
+    torch.testing.assert_close(found, x, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="go back 2 times"):
+        passes(u, x_0, again[:1], times=times, sign=-1.0)
+    with pytest.raises(ValueError, match="begin at 0"):
+        passes(u, x_0, times=times[1:], sign=-1.0)
+
+
+def test_going_back_keeps_the_law_of_an_exact_flow():
+    """Of N(0, 1) to N(0, 1/4): ends come back to the law of the path, not to their trajectories."""
+    x_0, *again = torch.randn(4, 100_000, 1, generator=generator(3), dtype=torch.float64)
+
+    def u(x, s, t):
+        deviations = [((1 - time) ** 2 + time**2 / 4) ** 0.5 for time in (s, t)]
+        return x * (deviations[1] / deviations[0] - 1) / (t - s)
+
+    for steps in (1, 3, 4, 6):
+        assert passes(u, x_0, again, times=landings(steps)).std() == pytest.approx(0.5, abs=0.005)
+    first, last = (passes(u, x_0, again, times=landings(steps)) for steps in (3, 6))
+    assert not torch.allclose(first, last, atol=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +146,54 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("shapes")
     train.train_autoencoder(made, steps=(3, 2), batch=4, progress=False)
     train.train_model(made, steps=2, batch=4, scenes=40, compile=False, progress=False)
-    student.load_trajectories(made, 12, 3.0, part=6)
+    with pytest.raises(ValueError, match="none of 12 pictures of the teacher obeys"):
+        student.load_trajectories(made, 12, 2.0, part=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(student, "judge", lambda scene, demand: True)
+        student.load_trajectories(made, 12, 3.0, part=6)
     return made
 
 
-SHORT = {"batch": 6, "n": 12, "every": 2, "compile": False, "progress": False}
+def test_those_that_obey_are_learned(folder: Path, monkeypatch):
+    judged, seen = [], []
+
+    def judge(picture, demand):
+        judged.append(demand)
+        seen.append(picture)
+        return len(judged) % 3 == 1
+
+    monkeypatch.setattr(student, "detect", lambda pictures: [*pictures])
+    monkeypatch.setattr(student, "judge", judge)
+    solved = student.load_trajectories(folder, 12, 3.5, first=6, part=6)
+    said = TOKENIZER([*map(str, judged)])
+    assert torch.equal(solved["tokens"].long(), said[::3]) and len(judged) == 12
+    shown = decoded(train.load_autoencoder(folder), solved["x"][:, -1].float())
+    torch.testing.assert_close(torch.stack(seen[::3]), shown)
+    again = student.load_trajectories(folder, 6, 3.5, first=12, part=6)  # solved already
+    assert len(judged) == 12
+    assert torch.equal(again["x"], solved["x"][2:])
+    g = generator(5 + 12)
+    demands = student.describe(student.sample(6, generator=g), generator=g)
+    assert demands == judged[6:]
+    with torch.autocast("cpu", torch.bfloat16, enabled=student.has_bfloat16()):
+        x = student.trajectories(train.load_model(folder), said[6:], 3.5, generator=g)
+    torch.testing.assert_close(solved["x"][2:].float(), x[::3], atol=2e-3, rtol=2e-3)  # in half precision
+    with pytest.raises(ValueError, match="a multiple of 6, got 3"):
+        student.load_trajectories(folder, 6, 3.5, first=3, part=6)
 
 
-def test_another_teacher_has_trajectories_of_its_own(tmp_path: Path):
+SHORT = {"batch": 6, "n": 12, "scale": 3.0, "every": 2, "compile": False, "progress": False}
+
+
+def test_another_teacher_has_trajectories_of_its_own(tmp_path: Path, monkeypatch):
     """Those of the first would be learned without a word."""
+    train.train_autoencoder(tmp_path, steps=(1, 1), batch=4, progress=False)
     found = []
     for seed in (1, 2):
         net = random_net().requires_grad_(False)
         state = {f"ema.{name}": x * (1 + 0.1 * seed) for name, x in net.state_dict().items()}
         save_file(state | {"history": torch.zeros(1)}, tmp_path / "model.safetensors")
+        monkeypatch.setattr(student, "judge", lambda scene, demand: True)
         found.append(student.load_trajectories(tmp_path, 2, 3.0, part=2)["x"])
     assert not torch.equal(*found)
     assert torch.equal(found[1], student.load_trajectories(tmp_path, 2, 3.0, part=2)["x"])
@@ -130,9 +218,7 @@ def test_what_is_asked_is_the_average_velocity(folder: Path, monkeypatch):
     def looks_up(x, s, t, *, tokens):
         i, j = (torch.searchsorted(moments(8), time) for time in (s, t))
         assert torch.equal(moments(8)[i], s) and torch.equal(moments(8)[j], t)
-        spans = (j - i).tolist()
-        assert set(spans) <= {1, 2, 4, 8} and not any(i % (j - i))
-        asked.extend(spans)
+        asked.extend(zip(i.tolist(), j.tolist(), strict=True))
         found = []
         for place, row, a, b, c, d in zip(x, tokens, i, j, s, t, strict=True):
             (k,) = [k for k in range(12) if torch.equal(said[k], row) and torch.equal(known[k, a], place)]
@@ -147,11 +233,26 @@ def test_what_is_asked_is_the_average_velocity(folder: Path, monkeypatch):
 
     monkeypatch.setattr(student, "learn", short)
     monkeypatch.setattr(student, "load_student", lambda folder: None)
-    monkeypatch.setattr(student, "load_trajectories", lambda folder, n, scale: solved)
+    monkeypatch.setattr(student, "load_trajectories", lambda folder, n, scale, first: solved)
     student.train_student(folder, **SHORT)
     assert max(losses) < 1e-9
-    shares = [asked.count(span) / len(asked) for span in (1, 2, 4, 8)]
-    assert shares == pytest.approx(student.OFTEN, abs=0.05)
+    shares = {jump: asked.count(jump) / len(asked) for jump in set(asked)}
+    assert shares == pytest.approx(student.JUMPS, abs=0.04)
+    rare = [shares[jump] for jump in student.JUMPS if student.JUMPS[jump] < 0.1]
+    assert rare == pytest.approx([0.03, 0.03], abs=0.02)
+    drawn = {jump for n in range(1, 6) for jump in pairwise(landings(n).tolist()) if jump[0] < 1}
+    times = moments(8).tolist()
+    assert drawn == {(times[i], times[j]) for i, j in student.JUMPS}  # what it is taught is what it is asked
+
+
+def test_a_run_goes_on_with_its_own_trajectories(folder: Path, monkeypatch):
+    student.train_student(folder, steps=2, **SHORT)
+    taught = json.loads((folder / "student.taught.json").read_text())
+    assert taught == {"first": 0, "n": 12, "scale": 3.0, "obey": 6}  # the first part has six
+    with pytest.raises(ValueError, match=r"was taught .*'n': 12.*; got .*'n': 6"):
+        student.train_student(folder, steps=2, **SHORT | {"n": 6})
+    student.train_student(folder, steps=2, accept_changes=True, **SHORT | {"n": 6})
+    assert json.loads((folder / "student.taught.json").read_text())["n"] == 6
 
 
 class Stopped(Exception):
@@ -160,7 +261,7 @@ class Stopped(Exception):
 
 def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, tmp_path: Path, monkeypatch):
     solved = student.load_trajectories(folder, 12, 3.0, part=6)
-    monkeypatch.setattr(student, "load_trajectories", lambda folder, n, scale: solved)
+    monkeypatch.setattr(student, "load_trajectories", lambda folder, n, scale, first: solved)
     calls = []
 
     def stops(*args):

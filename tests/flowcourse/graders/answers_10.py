@@ -86,6 +86,8 @@ WRONG = [
     ("10.3", lambda mean, std, pixels: (std, -mean), "t should have"),
     ("10.3", lambda mean, std, pixels: (-mean - math.log(2), std), "t should have"),
     ("10.4", lambda patches, said: mask_by_blocks(patches, said).float().log(), "added to the logits"),
+    ("10.4", lambda patches, said: mask_by_blocks(patches, said).float(), r"torch.float32: compare, or take"),
+    ("10.4", lambda patches, said: mask_by_blocks(patches, said).long(), r"torch.int64: compare, or take"),
     ("10.4", lambda patches, said: mask_by_blocks(patches, said)[:, None], "shape"),
     ("10.4", lambda patches, said: mask_by_blocks(patches, said)[0], "shape"),
     ("10.4", lambda patches, said: mask_by_blocks(3, said), "shape"),
