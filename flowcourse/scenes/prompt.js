@@ -253,16 +253,17 @@ export function prompt(spec, engine) {
   };
 
   button.addEventListener("click", start);
-  stop.addEventListener("click", () => {
+  const interrupt = () => {
     const { step, steps } = state;
     halt(step === undefined ? "Stopped." : `Stopped after step ${step} of ${steps}.`);
     button.focus();
-  });
+  };
+  stop.addEventListener("click", interrupt);
   inputs.prompt.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.isComposing) start();
   });
   figure.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && busy) stop.click();
+    if (event.key === "Escape" && busy) interrupt(); // the button may still be off, until the next frame
   });
   for (const one of figure.querySelectorAll("[data-try]"))
     one.addEventListener("click", () => write(one.dataset.try));
