@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,7 +12,7 @@ from torch import Generator, Tensor, nn
 from flowcourse.shapes.captions import LONGEST, WORDS
 from flowlib.autoencoder import Autoencoder
 from flowlib.fields import Field
-from flowlib.flow_maps import AverageVelocity
+from flowlib.flow_maps import AverageVelocity, jump
 from flowlib.guidance import Scale, classifier_free
 from flowlib.mmdit import MMDiT, MMDiTConfig
 from flowlib.solvers import odeint
@@ -117,7 +118,7 @@ def decoded(autoencoder: Autoencoder, x_1: Tensor) -> Tensor:
 
 
 def passes(
-    u: AverageVelocity, x_0: Tensor, again: Iterable[Tensor] = (), *, times: Tensor, **cond: object
+    u: AverageVelocity, x_0: Tensor, again: Iterable[Tensor] = (), *, times: Tensor, **cond: Any
 ) -> Tensor:
     """Jumps by an average velocity from time to time, (N + 1,); what is at t = 1 already is first taken back.
 
@@ -126,20 +127,18 @@ def passes(
     Source: a restart (Xu et al., 2023), with one jump in place of a solver.
 
     Raises:
-        ValueError: times that do not begin at 0, or fewer noises than returns.
+        ValueError: times that do not reach 1, or fewer noises than returns.
     """
-    if times.ndim != 1 or len(times) < 2 or times[0] != 0:
-        raise ValueError(f"times must be of shape (N + 1,) and begin at 0, got {times.tolist()}")
-    times, noises = times.to(x_0), iter(again)
-    x, back = x_0, times[times < 1][-1]
-    for s, t in itertools.pairwise(times):
-        if s == 1:
-            if (noise := next(noises, None)) is None:
-                raise ValueError(
-                    f"times go back {int((times[:-1] == 1).sum())} times, and there is not so much noise"
-                )
-            x, s = torch.lerp(noise.to(x), x, back), back
-        x = x + (t - s) * u(x, s, t, **cond)
+    returns = int((times == 1).sum()) - 1
+    if returns < 0:
+        raise ValueError(f"times must end at 1, got {times.tolist()}")
+    way = times[: len(times) - returns].to(x_0)
+    noises = [*itertools.islice(again, returns)]
+    if len(noises) < returns:
+        raise ValueError(f"times go back {returns} times, and there are noises for {len(noises)}")
+    x = jump(u, x_0, times=way, **cond)
+    for noise in noises:
+        x = jump(u, torch.lerp(noise.to(x), x, way[-2]), times=way[-2:], **cond)
     return x
 
 
